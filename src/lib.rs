@@ -1,0 +1,9 @@
+//! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
+//!
+//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, then
+//! `fetch`, `kernel`, `oci` and `store`, then `lock`, `recipe`, `sandbox` and `step`.
+
+pub mod arch;
+pub mod sandbox;
+pub mod step;
+pub mod version;

@@ -1,0 +1,338 @@
+//! One command, its surroundings fixed: a clean environment, its output in a log, its children ended with it.
+//!
+//! Today a command runs on the host with the host's tools. Root trees come in beneath the same interface.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use fs_err::{self as fs, File};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::step::{Cancel, Class, Diagnose};
+
+/// How long a process group may take to end after SIGTERM before it is killed.
+const GRACE: Duration = Duration::from_secs(3);
+/// How often a waiting parent looks whether it should stop.
+const TICK: Duration = Duration::from_millis(50);
+/// How many bytes of a failed command's output its error carries.
+const TAIL: u64 = 8 * 1024;
+
+/// A command could not be run, failed, or was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is not there or cannot be executed.
+    #[error("cannot start `{program}`: {source}")]
+    Start {
+        /// Program as asked for.
+        program: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The command ended with a failure.
+    #[error("`{command}` failed ({status})")]
+    Failed {
+        /// The whole command line.
+        command: String,
+        /// How it ended, in words.
+        status: String,
+        /// The last of what it printed, both streams.
+        output: String,
+        /// The whole of what it printed, where it was kept.
+        log: Option<PathBuf>,
+    },
+    /// The run was stopped by the user.
+    #[error("interrupted")]
+    Cancelled,
+    /// The log or a pipe could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Diagnose for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Start { .. } => Class::Input,
+            Self::Failed { .. } => Class::Build,
+            Self::Cancelled => Class::Interrupted,
+            Self::Io(_) => Class::Host,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Start { .. } => Some("`imgbuild doctor` lists what is missing and how to install it".into()),
+            Self::Failed { log: Some(log), .. } => Some(format!("the whole output is in `{}`", log.display())),
+            _ => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Failed { output, .. } if !output.is_empty() => Some(output.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A command to be run with nothing of the caller's environment but `PATH`.
+#[derive(Debug)]
+pub struct Command {
+    program: OsString,
+    args: Vec<OsString>,
+    env: BTreeMap<OsString, OsString>,
+    dir: Option<PathBuf>,
+    log: Option<PathBuf>,
+}
+
+impl Command {
+    /// A command without arguments yet.
+    pub fn new(program: impl Into<OsString>) -> Self {
+        let fixed = [("LC_ALL", "C"), ("TZ", "UTC"), ("HOME", "/nonexistent")];
+        let mut env: BTreeMap<OsString, OsString> =
+            fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        if let Some(path) = std::env::var_os("PATH") {
+            env.insert("PATH".into(), path);
+        }
+        Self { program: program.into(), args: Vec::new(), env, dir: None, log: None }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets one environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Runs in `dir`.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Appends the command line and both output streams to `log`.
+    #[must_use]
+    pub fn log(mut self, log: impl Into<PathBuf>) -> Self {
+        self.log = Some(log.into());
+        self
+    }
+
+    /// The command line as one would type it.
+    pub fn line(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.args);
+        words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs to the end and returns the standard output.
+    pub fn output(self, cancel: &Cancel) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.lines(cancel, |line| {
+            bytes.extend_from_slice(line);
+            bytes.push(b'\n');
+        })?;
+        Ok(bytes)
+    }
+
+    /// Runs to the end, handing each line of standard output (without its newline) to `each`.
+    ///
+    /// With a log, standard error shares the log with standard output; without one it is kept for the error alone.
+    pub fn lines(self, cancel: &Cancel, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        let line = self.line();
+        let mut log = match &self.log {
+            Some(path) => {
+                let mut log = fs::OpenOptions::new().create(true).append(true).open(path)?;
+                writeln!(log, "$ {line}")?;
+                log
+            }
+            None => File::from_parts(tempfile::tempfile()?, "the captured output"),
+        };
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.args).env_clear().envs(&self.env).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(log.try_clone()?.into_parts().0);
+        // A group of its own, so that everything the command starts can be ended together.
+        command.process_group(0);
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let mut child = command
+            .spawn()
+            .map_err(|source| Error::Start { program: self.program.to_string_lossy().into_owned(), source })?;
+
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let (sender, receiver) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n') {
+                if line.is_ok_and(|line| sender.send(line).is_err()) {
+                    break;
+                }
+            }
+        });
+        let mut kept = Ok(());
+        loop {
+            if cancel.is_cancelled() {
+                end(&mut child)?;
+                return Err(Error::Cancelled);
+            }
+            match receiver.recv_timeout(TICK) {
+                Ok(line) => {
+                    each(&line);
+                    kept = kept.and_then(|()| log.write_all(&line)).and_then(|()| log.write_all(b"\n"));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let _ = reader.join();
+        let status = wait(&mut child, cancel)?;
+        if status.success() {
+            return Ok(kept?);
+        }
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let output = tail(&mut log, self.log.as_deref())?;
+        Err(Error::Failed { command: line, status: describe(status), output, log: self.log })
+    }
+}
+
+/// Waits for a child whose standard output is closed already.
+fn wait(child: &mut Child, cancel: &Cancel) -> Result<ExitStatus, Error> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if cancel.is_cancelled() {
+            end(child)?;
+            return Err(Error::Cancelled);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Ends a child's whole process group: SIGTERM first, SIGKILL for what is left.
+pub fn end(child: &mut Child) -> Result<(), Error> {
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let signal = |signal| group.map(|group| kill_process_group(group, signal));
+    signal(Signal::TERM);
+    let deadline = std::time::Instant::now() + GRACE;
+    while child.try_wait()?.is_none() && std::time::Instant::now() < deadline {
+        std::thread::sleep(TICK);
+    }
+    signal(Signal::KILL);
+    child.wait()?;
+    Ok(())
+}
+
+/// The last of what a command printed: of the captured file, or of its log.
+fn tail(captured: &mut File, log: Option<&Path>) -> Result<String, Error> {
+    use std::io::Seek;
+    let mut reopened;
+    let file = match log {
+        Some(path) => {
+            reopened = File::open(path)?;
+            &mut reopened
+        }
+        None => captured,
+    };
+    let end = file.seek(std::io::SeekFrom::End(0))?;
+    file.seek(std::io::SeekFrom::Start(end.saturating_sub(TAIL)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(20)..].join("\n"))
+}
+
+/// How a command ended, in words.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "ended without a status".into(),
+    }
+}
+
+/// Quotes a word where a shell would need it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Where `program` lies on `PATH`.
+pub fn find(program: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|dir| dir.join(program)).find(|path| {
+        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        Command::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn a_command_sees_nothing_of_the_callers_environment() {
+        let out = sh("env").output(&Cancel::default()).unwrap();
+        let names: Vec<_> = String::from_utf8(out).unwrap().lines().map(|l| l.split('=').next().unwrap().to_owned()).collect();
+        for name in names {
+            assert!(["PATH", "LC_ALL", "TZ", "HOME", "PWD", "_", "OLDPWD", "SHLVL"].contains(&name.as_str()), "{name} leaked");
+        }
+    }
+
+    #[test]
+    fn a_failure_carries_the_command_the_status_and_the_output() {
+        let error = sh("echo out; echo err >&2; exit 3").output(&Cancel::default()).unwrap_err();
+        assert_eq!(error.to_string(), "`sh -c 'echo out; echo err >&2; exit 3'` failed (exit status 3)");
+        let detail = error.detail().unwrap();
+        assert!(detail.contains("out") && detail.contains("err"), "{detail}");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Command::new("no-such-program").output(&Cancel::default()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot start `no-such-program`"), "{error}");
+        assert_eq!(error.class(), Class::Input);
+    }
+
+    #[test]
+    fn cancelling_ends_grandchildren_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let cancel = Cancel::default();
+        let script = format!("sleep 600 & echo $! > {}; echo ready; wait", pid_file.display());
+        let result = sh(&script).lines(&cancel, |_| cancel.cancel());
+        assert!(matches!(result, Err(Error::Cancelled)));
+        let pid = fs::read_to_string(&pid_file).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(stat.is_err() || stat.unwrap().contains(") Z"), "the grandchild is still running");
+    }
+}

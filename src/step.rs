@@ -1,0 +1,195 @@
+//! The words every room speaks: what a step is, how it tells its progress, how it fails.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Why a command ended, as its exit code tells it. The numbers are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The host failed us: disk, permissions, a program that cannot be started.
+    Host = 1,
+    /// The command line asks for something that does not exist or does not fit together.
+    Usage = 2,
+    /// A recipe, a fragment or the lock is wrong.
+    Recipe = 3,
+    /// An input (download, tool, file) is missing.
+    Input = 4,
+    /// Something is not what its hash, header or record says.
+    Verification = 5,
+    /// A build step failed.
+    Build = 6,
+    /// A guest did not come as far as it was expected to.
+    Boot = 8,
+    /// Ended by SIGINT or SIGTERM.
+    Interrupted = 130,
+}
+
+impl Class {
+    /// The process exit code.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What an error adds to its sentence: its class, what to do about it, and a block to show below.
+pub trait Diagnose: std::error::Error {
+    /// The class, hence the exit code.
+    fn class(&self) -> Class;
+
+    /// One sentence that says what to do.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    /// Lines to show as they are: an underlined recipe, the end of a log.
+    fn detail(&self) -> Option<String> {
+        None
+    }
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Shown with `-v` alone.
+    Detail,
+    /// Shown unless `--quiet`.
+    Info,
+    /// Always shown; says what to do.
+    Warning,
+}
+
+/// What a stage counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Files compiled or written.
+    Files,
+}
+
+/// Where stages tell what they do; the one implementation that draws lives in `cli`.
+pub trait Reporter: Send + Sync {
+    /// A stage begins: `verb` ("fetch"), what it works on, and how much there is to do if that is known.
+    fn begin(&self, verb: &str, what: &str, total: Option<u64>, unit: Unit) -> Box<dyn Progress>;
+
+    /// A sentence beside the progress.
+    fn note(&self, level: Level, message: &str);
+}
+
+/// One running stage. Dropping it unfinished means that the stage failed.
+pub trait Progress: Send + Sync {
+    /// So much is done.
+    fn set(&self, done: u64);
+
+    /// The stage is over; `outcome` says in a few words how ("cached", "1.1 GB").
+    fn finish(&self, outcome: &str);
+}
+
+/// Asks running work to stop. Clones share one flag.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks for the stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a stop was asked for; long loops look at it.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The flag itself, for a signal handler to set.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+/// What running work is given of its surroundings: whom to tell, and when to stop.
+#[derive(Clone)]
+pub struct Watch {
+    /// Where progress goes.
+    pub reporter: Arc<dyn Reporter>,
+    /// Whether to stop.
+    pub cancel: Cancel,
+}
+
+/// The digest of everything that can change a step's result.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key of a record. `serde_json` keeps objects sorted, so equal records have equal bytes.
+    pub fn of(record: &Value) -> Self {
+        Self(Sha256::digest(record.to_string().as_bytes()).into())
+    }
+
+    /// The first twelve digits, for file names and people.
+    pub fn short(self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A piece of work whose result is a directory and depends on its record alone.
+pub trait Step {
+    /// What can go wrong in `run`.
+    type Error;
+
+    /// The kind of artifact: the store's folder for it ("kernel", "layer").
+    fn kind(&self) -> &'static str;
+
+    /// The canonical account of all that can change the result.
+    fn record(&self) -> Value;
+
+    /// Fills `out`, an empty directory, with the artifact.
+    fn run(&self, out: &Path, watch: &Watch) -> Result<(), Self::Error>;
+
+    /// The digest of the record.
+    fn key(&self) -> Key {
+        Key::of(&self.record())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_key_does_not_depend_on_the_order_of_fields() {
+        assert_eq!(Key::of(&json!({"a": 1, "b": 2})), Key::of(&json!({"b": 2, "a": 1})));
+        assert_ne!(Key::of(&json!({"a": 1})), Key::of(&json!({"a": 2})));
+    }
+
+    #[test]
+    fn hex_is_lower_case_and_padded() {
+        assert_eq!(hex(&[0, 0xAB, 0x0f]), "00ab0f");
+    }
+}
