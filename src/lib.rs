@@ -4,6 +4,14 @@
 //! `fetch`, `kernel`, `oci` and `store`, then `lock`, `recipe`, `sandbox` and `step`.
 
 pub mod arch;
+pub mod boot;
+pub mod document;
+pub mod fetch;
+pub mod host;
+pub mod lock;
+pub mod oci;
+pub mod recipe;
 pub mod sandbox;
 pub mod step;
+pub mod store;
 pub mod version;

@@ -52,6 +52,20 @@ pub trait Diagnose: std::error::Error {
     }
 }
 
+/// What to do about the I/O errors that have a plain cure.
+pub fn io_hint(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("free some space, or put the store on another disk with --store or IMGBUILD_STORE".into())
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            Some("name a place you may write to: --output for images, --store for the cache".into())
+        }
+        _ => None,
+    }
+}
+
 /// How much a note matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -157,6 +171,21 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// A size for people: "512 B", "11.9 MB" (powers of ten, as registries and disks count).
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+pub fn human(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in ["kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            break;
+        }
+        value /= 1000.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
 /// A piece of work whose result is a directory and depends on its record alone.
 pub trait Step {
     /// What can go wrong in `run`.
@@ -178,14 +207,41 @@ pub trait Step {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
+
+    /// Tells nobody.
+    struct Silent;
+
+    impl Reporter for Silent {
+        fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
+            Box::new(Self)
+        }
+        fn note(&self, _: Level, _: &str) {}
+    }
+
+    impl Progress for Silent {
+        fn set(&self, _: u64) {}
+        fn finish(&self, _: &str) {}
+    }
+
+    /// A watch for tests that look at results alone.
+    pub(crate) fn silent() -> Watch {
+        Watch { reporter: Arc::new(Silent), cancel: Cancel::default() }
+    }
 
     #[test]
     fn a_key_does_not_depend_on_the_order_of_fields() {
         assert_eq!(Key::of(&json!({"a": 1, "b": 2})), Key::of(&json!({"b": 2, "a": 1})));
         assert_ne!(Key::of(&json!({"a": 1})), Key::of(&json!({"a": 2})));
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (122_205_276, "122.2 MB")] {
+            assert_eq!(human(bytes), text);
+        }
     }
 
     #[test]

@@ -1,0 +1,332 @@
+//! Boots a built kernel under QEMU and says how far it came.
+//!
+//! The guest's root is an ext2 disk with one program, [`init.c`](../../../src/boot/init.c); the modules volume is
+//! the second disk, mounted where the images' consumers mount it. What init says on the console is the proof.
+
+mod console;
+mod disk;
+mod error;
+mod header;
+mod qemu;
+mod volume;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs_err as fs;
+use serde::Serialize;
+
+use crate::arch::Arch;
+use crate::host::{self, Tool};
+use crate::step::{Level, Unit, Watch};
+
+use console::Heard;
+pub use console::Outcome;
+pub use error::Error;
+use qemu::{Ending, Guest, Run};
+use volume::Volume;
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// KVM where it works, TCG elsewhere.
+    Auto,
+    /// The processor itself, by `/dev/kvm`; an error where that does not work.
+    Kvm,
+    /// QEMU's own translator, on every host and for every architecture.
+    Tcg,
+}
+
+/// What to boot, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// `boot/vmlinux` as the images have it: an ELF on `x86_64`, an Image on arm64.
+    pub kernel: PathBuf,
+    /// The unpacked root of the modules volume: `lib/modules/V` and the links into it.
+    pub modules: Option<PathBuf>,
+    /// Modules to load from the volume; `-` and `_` mean the same.
+    pub load: Vec<String>,
+    /// How long the guest may take, start to end.
+    pub timeout: Duration,
+    /// What runs it.
+    pub accelerator: Accelerator,
+    /// The guest's memory.
+    pub memory_mib: u32,
+}
+
+/// How far a kernel came: all the way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `uname -r`.
+    pub release: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// What ran the guest: [`Accelerator::Kvm`] or [`Accelerator::Tcg`].
+    pub accelerator: Accelerator,
+    /// Why that one.
+    pub accelerator_reason: String,
+    /// The guest's uptime when init began.
+    pub guest_seconds: f64,
+    /// From the start of QEMU to init's first word.
+    pub init_seconds: f64,
+    /// From the start of QEMU to its end.
+    pub whole_seconds: f64,
+    /// The file system type of the root.
+    pub root_fs: String,
+    /// The file system type of the modules volume, if there was one.
+    pub volume_fs: Option<String>,
+    /// Whether `/proc/config.gz` is there, which kubeadm asks for.
+    pub config_readable: bool,
+    /// The modules asked for, in that order.
+    pub modules: Vec<Module>,
+    /// Everything on the console, line by line.
+    #[serde(skip)]
+    pub console: Vec<String>,
+}
+
+/// One module that was asked for and is in the kernel now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Module {
+    /// Name as the kernel writes it, with `_`.
+    pub name: String,
+    /// How it came there.
+    pub outcome: Outcome,
+}
+
+/// The programs that booting a kernel of `arch` needs on this host.
+pub fn requirements(arch: Arch) -> Vec<Tool> {
+    let (program, package) = match arch {
+        Arch::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        Arch::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+    };
+    let compiler = match arch {
+        _ if Arch::host() == Some(arch) => ("gcc", "gcc"),
+        Arch::X86_64 => ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+        Arch::Arm64 => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    };
+    vec![
+        Tool { program, package, why: "runs the guest" },
+        Tool { program: disk::mke2fs(), package: "e2fsprogs", why: "makes its disks" },
+        Tool { program: compiler.0, package: compiler.1, why: "compiles its init" },
+    ]
+}
+
+/// Boots what is asked for, with `work` for scratch files.
+pub fn boot(request: &Request, work: &Path, watch: &Watch) -> Result<Report, Error> {
+    host::require(&requirements(request.arch))?;
+    let kernel = fs::canonicalize(&request.kernel)?;
+    header::check(&fs::read(&kernel)?, request.arch, &kernel)?;
+    let volume = request.modules.as_deref().map(Volume::read).transpose()?;
+    let wanted = volume::wanted(&request.load, volume.as_ref())?;
+
+    disk::root(request.arch, volume.is_some().then_some(&wanted), work, watch)?;
+    if let Some(dir) = &request.modules {
+        disk::make(dir, &work.join(qemu::MODULES_DISK), watch)?;
+    }
+    let guest = Guest {
+        arch: request.arch,
+        kernel: &kernel,
+        work,
+        has_modules: volume.is_some(),
+        memory_mib: request.memory_mib,
+        timeout: request.timeout,
+    };
+    let (accelerator, reason, run) = run(&guest, request.accelerator, watch)?;
+    let console = run.console.lines().to_vec();
+    let heard = judge(&run, request.timeout, volume.as_ref())?;
+    Ok(Report {
+        release: heard.release,
+        machine: heard.machine,
+        accelerator,
+        accelerator_reason: reason,
+        guest_seconds: heard.uptime,
+        init_seconds: seconds(run.first_word.unwrap_or(run.whole)),
+        whole_seconds: seconds(run.whole),
+        root_fs: heard.root_fs,
+        volume_fs: heard.volume.and_then(Result::ok),
+        config_readable: heard.config_readable,
+        modules: heard
+            .modules
+            .into_iter()
+            .filter_map(|(name, outcome)| Some(Module { name, outcome: outcome.ok()? }))
+            .collect(),
+        console,
+    })
+}
+
+/// Runs the guest by the accelerator asked for, or by the best that works; says which and why.
+fn run(guest: &Guest, asked: Accelerator, watch: &Watch) -> Result<(Accelerator, String, Run), Error> {
+    let reason = match (asked, kvm_obstacle(guest.arch)) {
+        (Accelerator::Tcg, _) => "asked for".to_owned(),
+        (Accelerator::Kvm, Some(why)) => return Err(Error::Kvm { why, console: String::new() }),
+        (Accelerator::Auto, Some(why)) => why,
+        (Accelerator::Auto | Accelerator::Kvm, None) => {
+            let run = staged(guest, Accelerator::Kvm, watch)?;
+            match (run.accelerator_failure(), asked) {
+                (None, Accelerator::Kvm) => return Ok((Accelerator::Kvm, "asked for".into(), run)),
+                (None, _) => return Ok((Accelerator::Kvm, "/dev/kvm works".into(), run)),
+                (Some(why), Accelerator::Kvm) => return Err(Error::Kvm { why, console: run.console.tail() }),
+                (Some(why), _) => {
+                    let why = format!("/dev/kvm is there, but a guest died in it: {why}");
+                    watch.reporter.note(Level::Info, &format!("booting under TCG: {why}"));
+                    why
+                }
+            }
+        }
+    };
+    Ok((Accelerator::Tcg, reason, staged(guest, Accelerator::Tcg, watch)?))
+}
+
+/// Runs the guest as a stage of its own.
+fn staged(guest: &Guest, accelerator: Accelerator, watch: &Watch) -> Result<Run, Error> {
+    let name = if accelerator == Accelerator::Kvm { "KVM" } else { "TCG" };
+    let stage =
+        watch.reporter.begin("boot", &format!("{} under QEMU, {name}", guest.arch), None, Unit::Files);
+    let run = qemu::run(guest, accelerator, watch)?;
+    if run.accelerator_failure().is_some() {
+        stage.finish("stopped before its end");
+    } else if let Some(first) = run.first_word {
+        stage.finish(&format!("init after {:.1} s", first.as_secs_f64()));
+    }
+    Ok(run)
+}
+
+/// Why KVM is out of the question, if it is.
+fn kvm_obstacle(arch: Arch) -> Option<String> {
+    if Arch::host() != Some(arch) {
+        return Some(format!("the guest is {arch} and this host is {}", std::env::consts::ARCH));
+    }
+    fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").err().map(|error| error.to_string())
+}
+
+/// What a finished run proves, or why it proves nothing.
+fn judge(run: &Run, timeout: Duration, volume: Option<&Volume>) -> Result<Heard, Error> {
+    let console = run.console.tail();
+    let heard = run.console.heard();
+    if let Some(text) = run.console.panic() {
+        return Err(Error::Panic { text: text.to_owned(), console });
+    }
+    if !run.console.is_complete() {
+        let reached_init = run.first_word.is_some();
+        return Err(match &run.ending {
+            Ending::Exited(status) => Error::Ended {
+                status: status.to_string(),
+                reached_init,
+                console: [console.as_str(), run.complaint.as_str()].join("\n").trim().to_owned(),
+            },
+            _ => Error::TimedOut { limit: timeout, reached_init, console },
+        });
+    }
+    let Some(heard) = heard else { return Err(Error::Garbled { console }) };
+    if let Some(volume) = volume.filter(|volume| volume.version != heard.release) {
+        return Err(Error::Release { kernel: heard.release, modules: volume.version.clone() });
+    }
+    if let Some(Err(failure)) = heard.volume {
+        return Err(Error::Mount { failure, console });
+    }
+    let failed: Vec<_> = heard
+        .modules
+        .iter()
+        .filter_map(|(name, outcome)| Some((name.clone(), outcome.as_ref().err()?.clone())))
+        .collect();
+    if failed.is_empty() { Ok(heard) } else { Err(Error::Load { failed, console }) }
+}
+
+/// Seconds to the millisecond: more would be noise.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::step::{Cancel, Progress, Reporter};
+
+    struct Silent;
+
+    impl Reporter for Silent {
+        fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
+            Box::new(Self)
+        }
+
+        fn note(&self, _: Level, _: &str) {}
+    }
+
+    impl Progress for Silent {
+        fn set(&self, _: u64) {}
+
+        fn finish(&self, _: &str) {}
+    }
+
+    /// Surroundings that watch in silence.
+    pub(super) fn watch() -> Watch {
+        Watch { reporter: Arc::new(Silent), cancel: Cancel::default() }
+    }
+}
+
+#[cfg(test)]
+mod trial {
+    use super::*;
+    use crate::step::{Cancel, Diagnose, Progress, Reporter};
+
+    struct Talk;
+    impl Reporter for Talk {
+        fn begin(&self, verb: &str, what: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
+            println!("  [{verb} {what}]");
+            Box::new(Self)
+        }
+        fn note(&self, level: Level, text: &str) {
+            println!("  {level:?} {text}");
+        }
+    }
+    impl Progress for Talk {
+        fn set(&self, _: u64) {}
+        fn finish(&self, outcome: &str) {
+            println!("  [done {outcome}]");
+        }
+    }
+
+    #[test]
+    #[ignore = "by hand"]
+    fn trial() {
+        let var = |name: &str| std::env::var(name).ok();
+        let request = Request {
+            arch: var("A").unwrap().parse().unwrap(),
+            kernel: var("K").unwrap().into(),
+            modules: var("M").map(Into::into),
+            load: var("L").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+            timeout: Duration::from_millis(var("T").map_or(20_000, |t| t.parse().unwrap())),
+            accelerator: match var("X").as_deref() {
+                Some("kvm") => Accelerator::Kvm,
+                Some("tcg") => Accelerator::Tcg,
+                _ => Accelerator::Auto,
+            },
+            memory_mib: 256,
+        };
+        let watch = Watch { reporter: std::sync::Arc::new(Talk), cancel: Cancel::default() };
+        if let Some(after) = var("C") {
+            let cancel = watch.cancel.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(after.parse().unwrap()));
+                cancel.cancel();
+            });
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let started = std::time::Instant::now();
+        match boot(&request, dir.path(), &watch) {
+            Ok(report) => println!("{}", serde_json::to_string_pretty(&report).unwrap()),
+            Err(error) => println!(
+                "error: {error}\n{}\nhint: {:?}\nclass {:?}",
+                error.detail().unwrap_or_default(),
+                error.hint(),
+                error.class()
+            ),
+        }
+        println!("took {:?}", started.elapsed());
+    }
+}

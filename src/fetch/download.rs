@@ -1,0 +1,211 @@
+//! One file over HTTP: resumed with Range after a break, retried with growing pauses, hashed while it streams.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use fs_err::{self as fs, File, OpenOptions};
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{CONTENT_RANGE, RANGE};
+
+use super::{Error, Sum};
+use crate::lock::KernelPin;
+use crate::step::{Level, Progress, Watch};
+
+/// How often a server is asked in a row without a single byte of progress.
+const ATTEMPTS: usize = 4;
+/// The first pause between two attempts; each one is twice the one before.
+const PAUSE: Duration = Duration::from_millis(500);
+/// After so long without a byte a connection counts as broken.
+const STALL: Duration = Duration::from_secs(60);
+/// How often a waiting download looks whether it should stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Why one attempt ended.
+enum Broken {
+    /// Another attempt may do better.
+    Retry(String),
+    /// It will not.
+    Final(Error),
+}
+
+impl From<std::io::Error> for Broken {
+    fn from(error: std::io::Error) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+/// Downloads into `part`, going on where an earlier run stopped, and checks the hash.
+///
+/// On a break `part` stays, for the next run to go on from; on a mismatch it is removed. Returns the size.
+pub(super) fn download(pin: &KernelPin, url: &str, part: &Path, progress: &dyn Progress, watch: &Watch) -> Result<u64, Error> {
+    let client = client()?;
+    let mut sum = resume(part, watch)?;
+    let mut resumed = sum.size > 0;
+    let mut failures = 0;
+    loop {
+        let before = sum.size;
+        match attempt(&client, url, part, &mut sum, progress, watch) {
+            Ok(()) => match sum.clone().check(pin, url) {
+                Ok(size) => return Ok(size),
+                // What an earlier run left may have been damaged on disk: once more from the start.
+                Err(Error::Mismatch { .. }) if resumed => {
+                    watch.reporter.note(Level::Info, "the resumed download has another hash: fetching it anew");
+                    fs::remove_file(part)?;
+                    (sum, resumed) = (Sum::default(), false);
+                    continue;
+                }
+                Err(error) => {
+                    fs::remove_file(part)?;
+                    return Err(error);
+                }
+            },
+            Err(Broken::Final(Error::Gone { status, .. })) => {
+                return Err(Error::Gone { place: pin.place.clone(), url: url.to_owned(), status });
+            }
+            Err(Broken::Final(error)) => return Err(error),
+            Err(Broken::Retry(reason)) => {
+                failures = if sum.size > before { 1 } else { failures + 1 };
+                if failures >= ATTEMPTS {
+                    let (place, url) = (pin.place.clone(), url.to_owned());
+                    return Err(Error::Unreachable { place, url, reason, attempts: failures });
+                }
+                watch.reporter.note(Level::Info, &format!("{url}: {reason}; trying again"));
+                pause(PAUSE * (1 << (failures - 1)), watch)?;
+            }
+        }
+    }
+}
+
+fn client() -> Result<Client, Error> {
+    // The process has one provider; a second call finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder().user_agent(concat!("imgbuild/", env!("CARGO_PKG_VERSION")));
+    let built = builder.connect_timeout(Duration::from_secs(20)).timeout(None).build();
+    built.map_err(|error| Error::Io(std::io::Error::other(error)))
+}
+
+/// The hash of what an earlier run left.
+fn resume(part: &Path, watch: &Watch) -> Result<Sum, Error> {
+    let mut sum = Sum::default();
+    let mut file = match File::open(part) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(sum),
+        Err(error) => return Err(error.into()),
+    };
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(sum),
+            _ if watch.cancel.is_cancelled() => return Err(Error::Cancelled),
+            n => sum.add(&buffer[..n]),
+        }
+    }
+}
+
+fn attempt(client: &Client, url: &str, part: &Path, sum: &mut Sum, progress: &dyn Progress, watch: &Watch) -> Result<(), Broken> {
+    let mut request = client.get(url);
+    if sum.size > 0 {
+        request = request.header(RANGE, format!("bytes={}-", sum.size));
+    }
+    let response = request.send().map_err(|error| Broken::Retry(because(&error)))?;
+    let status = response.status();
+    let from_here = content_range(&response).is_some_and(|start| start == sum.size);
+    match status {
+        StatusCode::PARTIAL_CONTENT if from_here => {}
+        // The server does not resume, or has no such range: from the start, then.
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if sum.size > 0 => {
+            *sum = Sum::default();
+            fs::write(part, "")?;
+            return Err(Broken::Retry(format!("cannot resume ({status})")));
+        }
+        StatusCode::OK => {
+            *sum = Sum::default();
+            fs::write(part, "")?;
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return Err(Broken::Retry(status.to_string())),
+        _ if status.is_server_error() => return Err(Broken::Retry(status.to_string())),
+        _ => {
+            let (place, url, status) = (String::new(), url.to_owned(), status.to_string());
+            return Err(Broken::Final(Error::Gone { place, url, status }));
+        }
+    }
+    let mut file = OpenOptions::new().append(true).open(part)?;
+    receive(response, watch, |bytes| {
+        file.write_all(bytes)?;
+        sum.add(bytes);
+        progress.set(sum.size);
+        Ok(())
+    })
+}
+
+/// Reads a body on a thread of its own, so that a silent server can be left and a stop obeyed.
+fn receive(mut response: Response, watch: &Watch, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), Broken> {
+    let (sender, receiver) = sync_channel(16);
+    std::thread::spawn(move || {
+        loop {
+            let mut buffer = vec![0; 1 << 17];
+            let read = response.read(&mut buffer).map(|n| {
+                buffer.truncate(n);
+                buffer
+            });
+            let last = !matches!(&read, Ok(bytes) if !bytes.is_empty());
+            if sender.send(read).is_err() || last {
+                break;
+            }
+        }
+    });
+    let mut heard = Instant::now();
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(Ok(bytes)) if bytes.is_empty() => return Ok(()),
+            Ok(Ok(bytes)) => {
+                each(&bytes)?;
+                heard = Instant::now();
+            }
+            Ok(Err(error)) => return Err(Broken::Retry(because(&error))),
+            Err(RecvTimeoutError::Timeout) if heard.elapsed() > STALL => {
+                return Err(Broken::Retry(format!("no byte for {} s", STALL.as_secs())));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Broken::Retry("the connection ended".into())),
+        }
+        if watch.cancel.is_cancelled() {
+            return Err(Broken::Final(Error::Cancelled));
+        }
+    }
+}
+
+/// Where a partial answer begins.
+fn content_range(response: &Response) -> Option<u64> {
+    let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    value.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}
+
+fn pause(time: Duration, watch: &Watch) -> Result<(), Error> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        if watch.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        std::thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+/// An error and its causes in one line: reqwest's own sentence leaves out what happened.
+fn because(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let sentence = cause.to_string();
+        if !text.contains(&sentence) {
+            text += ": ";
+            text += &sentence;
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,110 @@
+//! Which base URL or directory stands for a place: a mirror the user names, or the place's own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::lock::{Base, KernelPin, Lock, join};
+use crate::sandbox::Command;
+use crate::step::Cancel;
+
+use super::Error;
+
+/// Where one file is to be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// Over HTTP.
+    Url(String),
+    /// On this host: the first of these that exists.
+    Path([PathBuf; 2]),
+}
+
+/// The mirrors the user names, by place.
+#[derive(Debug, Default, Clone)]
+pub struct Mirrors(BTreeMap<String, String>);
+
+impl Mirrors {
+    /// Adds a mirror; one that is there already stays, so the strongest source is added first.
+    pub fn add(&mut self, place: &str, base: &str) {
+        self.0.entry(place.to_owned()).or_insert_with(|| base.to_owned());
+    }
+
+    /// The places mirrors are named for.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The environment variable that names a mirror for `place`: `IMGBUILD_MIRROR_KERNEL_ORG`.
+    pub fn variable(place: &str) -> String {
+        let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("IMGBUILD_MIRROR_{}", place.chars().map(upper).collect::<String>())
+    }
+
+    /// Where the file of a pin is.
+    pub fn locate(&self, lock: &Lock, pin: &KernelPin) -> Result<Location, Error> {
+        let base = match (self.0.get(&pin.place), lock.place(&pin.place)) {
+            (Some(mirror), _) => mirror.clone(),
+            (None, Some(Base::Url(url))) => url.clone(),
+            (None, Some(Base::Apt(label))) => {
+                apt_mirror(label).ok_or_else(|| Error::NoMirror { place: pin.place.clone(), label: label.clone() })?
+            }
+            (None, None) => unreachable!("the lock refuses pins of unknown places"),
+        };
+        let path = base.strip_prefix("file://").unwrap_or(&base);
+        if path.starts_with("http://") || path.starts_with("https://") {
+            return Ok(Location::Url(join(path, &pin.path)));
+        }
+        let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
+        Ok(Location::Path([join(path, &pin.path).into(), join(path, name).into()]))
+    }
+}
+
+/// The mirror that this host's apt uses for the archive with this label.
+fn apt_mirror(label: &str) -> Option<String> {
+    let command = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", &format!("Label: {label}")]);
+    let output = command.output(&Cancel::default()).ok()?;
+    let text = String::from_utf8(output).ok()?;
+    let usable = |line: &&str| ["http://", "https://", "file:"].iter().any(|scheme| line.starts_with(scheme));
+    // apt writes `file:/path` where a URL has `file:///path`.
+    text.lines().find(usable).map(|line| line.strip_prefix("file:").map_or(line, |path| path.trim_start_matches("//")).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock() -> Lock {
+        let digest = "0".repeat(64);
+        let text = format!(
+            "[places]\n'kernel.org' = 'https://k.test/pub/'\n[[kernel]]\nversion = '5.10.1'\nplace = 'kernel.org'\npath = 'v5/linux.tar.xz'\nsha256 = '{digest}'\n"
+        );
+        Lock::parse("l", &text).unwrap()
+    }
+
+    #[test]
+    fn a_mirror_replaces_the_base_and_keeps_the_path() {
+        let lock = lock();
+        let pin = &lock.kernels()[0];
+        let mut mirrors = Mirrors::default();
+        assert_eq!(mirrors.locate(&lock, pin).unwrap(), Location::Url("https://k.test/pub/v5/linux.tar.xz".into()));
+        mirrors.add("kernel.org", "http://127.0.0.1:8/m");
+        mirrors.add("kernel.org", "http://weaker.test");
+        assert_eq!(mirrors.locate(&lock, pin).unwrap(), Location::Url("http://127.0.0.1:8/m/v5/linux.tar.xz".into()));
+    }
+
+    #[test]
+    fn a_directory_is_searched_by_path_and_by_name() {
+        let lock = lock();
+        for base in ["/srv/m", "file:///srv/m/"] {
+            let mut mirrors = Mirrors::default();
+            mirrors.add("kernel.org", base);
+            let paths = ["/srv/m/v5/linux.tar.xz".into(), "/srv/m/linux.tar.xz".into()];
+            assert_eq!(mirrors.locate(&lock, &lock.kernels()[0]).unwrap(), Location::Path(paths));
+        }
+    }
+
+    #[test]
+    fn a_place_has_its_variable() {
+        assert_eq!(Mirrors::variable("kernel.org"), "IMGBUILD_MIRROR_KERNEL_ORG");
+        assert_eq!(Mirrors::variable("debian-security"), "IMGBUILD_MIRROR_DEBIAN_SECURITY");
+    }
+}

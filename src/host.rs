@@ -1,0 +1,90 @@
+//! The programs of this host that imgbuild starts, and the Debian packages that bring them.
+
+use std::fmt;
+
+use crate::sandbox;
+use crate::step::{Class, Diagnose};
+
+/// A program that some work needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tool {
+    /// Name on `PATH`, or an absolute path of a file (a header) that must exist.
+    pub program: &'static str,
+    /// Debian and Ubuntu package that brings it.
+    pub package: &'static str,
+    /// What it is needed for, in a few words.
+    pub why: &'static str,
+}
+
+impl Tool {
+    /// Whether this host has it.
+    pub fn is_present(&self) -> bool {
+        if self.program.starts_with('/') {
+            fs_err::metadata(self.program).is_ok()
+        } else {
+            sandbox::find(self.program).is_some()
+        }
+    }
+}
+
+/// What this host lacks of what was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Missing(Vec<Tool>);
+
+impl Missing {
+    /// The tools that are not here.
+    pub fn tools(&self) -> &[Tool] {
+        &self.0
+    }
+
+    /// The one command that brings them all.
+    pub fn command(&self) -> String {
+        let mut packages: Vec<_> = self.0.iter().map(|tool| tool.package).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        let sudo = if rustix::process::geteuid().is_root() { "" } else { "sudo " };
+        format!("{sudo}apt-get install --no-install-recommends {}", packages.join(" "))
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|tool| format!("`{}` ({})", tool.program, tool.why)).collect();
+        write!(f, "this host lacks {}", names.join(", "))
+    }
+}
+
+impl std::error::Error for Missing {}
+
+impl Diagnose for Missing {
+    fn class(&self) -> Class {
+        Class::Input
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!("on Debian and Ubuntu: `{}`", self.command()))
+    }
+}
+
+/// Fails with everything of `tools` that is not here.
+pub fn require(tools: &[Tool]) -> Result<(), Missing> {
+    let mut missing: Vec<Tool> = tools.iter().filter(|tool| !tool.is_present()).copied().collect();
+    missing.sort_unstable();
+    missing.dedup_by_key(|tool| tool.program);
+    if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_missing_is_named_once_with_one_command() {
+        let tool = |program, package| Tool { program, package, why: "a test" };
+        let tools = [tool("sh", "dash"), tool("no-b", "pack-b"), tool("no-a", "pack-a"), tool("no-a", "pack-a")];
+        let missing = require(&tools).unwrap_err();
+        assert_eq!(missing.to_string(), "this host lacks `no-a` (a test), `no-b` (a test)");
+        assert!(missing.command().ends_with("apt-get install --no-install-recommends pack-a pack-b"));
+        assert_eq!(require(&tools[..1]), Ok(()));
+    }
+}

@@ -1,0 +1,191 @@
+//! Has the kernel's own kconfig resolve what was asked for, then checks what came of it, before anything is compiled.
+
+use std::io;
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::absences::absences;
+use super::check::{Miss, check, notes};
+use super::config::Config;
+use super::fragment::Mistake;
+use super::leaks::{Leak, leaks};
+use super::requested::Requested;
+use super::tree::Tree;
+use crate::arch::Arch;
+use crate::sandbox::{self, Command};
+use crate::step::{Cancel, Class, Diagnose};
+use crate::version::Version;
+
+/// The configuring of one kernel.
+pub struct Configure<'a> {
+    /// The unpacked kernel tree; nothing is written to it.
+    pub source: &'a Path,
+    /// The build directory (`O=`), which gets the `.config`.
+    pub build: &'a Path,
+    /// The target that decides about all that is not asked for; only `all*config` heed the requests.
+    pub base: &'a str,
+    /// What the fragments ask for.
+    pub requested: &'a Requested,
+    /// Where the output of make is appended.
+    pub log: &'a Path,
+    /// Whether to stop.
+    pub cancel: &'a Cancel,
+}
+
+/// A configuration that is all that was asked for.
+#[derive(Debug)]
+pub struct Configured {
+    /// The resolved configuration.
+    pub config: Config,
+    /// The text of the `.config`.
+    pub text: String,
+    /// What is off here, on in `alldefconfig` with the same requests, and for a user to decide; sorted.
+    pub absences: Vec<String>,
+    /// What kconfig warned about, and symbols asked off that this kernel does not have.
+    pub notes: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Lines of fragments that cannot be read.
+    #[error("{} in the kernel fragments", count(.0.len(), "mistake"))]
+    Fragments(Vec<Mistake>),
+    /// The kernel made something else of the requests, or something that cannot be reproduced.
+    #[error(
+        "the configuration of Linux {version} for {arch} does not come out as asked: {}, {}",
+        count(misses.len(), "miss"),
+        count(leaks.len(), "reproducibility leak")
+    )]
+    Refused {
+        /// The kernel.
+        version: Version,
+        /// Its architecture.
+        arch: Arch,
+        /// The requests that were not met.
+        misses: Vec<Miss>,
+        /// The values that cannot be reproduced.
+        leaks: Vec<Leak>,
+    },
+    /// The kernel tree's Kconfig files cannot be read.
+    #[error("the kernel tree cannot be configured: {0}")]
+    Tree(io::Error),
+    /// `make` failed.
+    #[error(transparent)]
+    Make(#[from] sandbox::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Diagnose for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Fragments(_) | Self::Refused { .. } => Class::Recipe,
+            Self::Tree(_) => Class::Input,
+            Self::Make(error) => error.class(),
+            Self::Io(_) => Class::Host,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Fragments(_) => "correct the lines named above".into(),
+            Self::Refused { misses, .. } if misses.is_empty() => {
+                "change the lines named above, or add the cure to a fragment of the recipe".into()
+            }
+            Self::Refused { .. } => {
+                "ask for what is missing too, drop the line, or limit it: `# [>=5.4, x86_64]`, `# [if-known]`".into()
+            }
+            Self::Make(error) => return error.hint(),
+            Self::Tree(_) | Self::Io(_) => return None,
+        })
+    }
+
+    fn detail(&self) -> Option<String> {
+        let lines: Vec<_> = match self {
+            Self::Fragments(mistakes) => mistakes.iter().map(ToString::to_string).collect(),
+            Self::Refused { misses, leaks, .. } => {
+                misses.iter().map(ToString::to_string).chain(leaks.iter().map(ToString::to_string)).collect()
+            }
+            Self::Make(error) => return error.detail(),
+            Self::Tree(_) | Self::Io(_) => return None,
+        };
+        Some(lines.join("\n"))
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    match (number, what) {
+        (1, what) => format!("1 {what}"),
+        (_, "miss") => format!("{number} misses"),
+        (_, what) => format!("{number} {what}s"),
+    }
+}
+
+/// `make` as it is called on a kernel tree: configuring and compiling must agree on every argument, since kconfig
+/// asks the compiler what it can do.
+pub fn make(source: &Path, build: &Path, arch: Arch) -> io::Result<Command> {
+    // make reads a relative O= from within the source.
+    let build = std::path::absolute(build)?;
+    Ok(Command::new("make")
+        .args([format!("ARCH={arch}"), format!("CROSS_COMPILE={}", arch.cross_compile()), "WERROR=0".into()])
+        .args(["-C".into(), source.as_os_str().to_owned(), [c"O=".to_bytes(), build.as_os_str().as_encoded_bytes()].concat().into_os()])
+        // Set, though empty, it keeps the kernel from looking for a git checkout.
+        .env("LOCALVERSION", ""))
+}
+
+impl Configure<'_> {
+    /// Configures. All that is wrong with the requests comes at once.
+    pub fn run(&self) -> Result<Configured, Error> {
+        let Requested { version, arch, .. } = self.requested;
+        let tree = Tree::read(self.source, *arch).map_err(Error::Tree)?;
+        fs::create_dir_all(self.build)?;
+        let text = self.requested.text(|symbol| tree.symbol(symbol).is_some());
+        fs::write(self.build.join("requested.config"), text)?;
+
+        let begun = fs::metadata(self.log).map_or(0, |meta| meta.len());
+        let (config, text) = self.resolve(self.base, ".config")?;
+        let (misses, leaks) = (check(self.requested, &config, &tree), leaks(&config, self.requested));
+        if !misses.is_empty() || !leaks.is_empty() {
+            return Err(Error::Refused { version: version.clone(), arch: *arch, misses, leaks });
+        }
+        let log = fs::read(self.log)?;
+        let mut notes = notes(self.requested, &tree);
+        notes.extend(warnings(&String::from_utf8_lossy(log.get(usize::try_from(begun).unwrap_or(0)..).unwrap_or(&[]))));
+        // In the same directory, as kconfig's own program is compiled there; `.config` stays.
+        let (by_default, _) = self.resolve("alldefconfig", "alldef.config")?;
+        Ok(Configured { absences: absences(&config, &by_default, &tree), config, text, notes })
+    }
+
+    fn resolve(&self, target: &str, file: &str) -> Result<(Config, String), Error> {
+        make(self.source, self.build, self.requested.arch)?
+            .arg(target)
+            .env("KCONFIG_ALLCONFIG", "requested.config")
+            .env("KCONFIG_CONFIG", file)
+            .log(self.log)
+            .output(self.cancel)?;
+        let text = fs::read_to_string(self.build.join(file))?;
+        Ok((Config::parse(&text), text))
+    }
+}
+
+/// What kconfig warned about: it goes on all the same, as when a symbol is selected whose dependencies do not hold.
+fn warnings(log: &str) -> Vec<String> {
+    let mut warnings = Vec::<String>::new();
+    let mut unmet = false;
+    for line in log.lines() {
+        if line.starts_with("WARNING: ") || line.contains(":warning: ") {
+            unmet = line.starts_with("WARNING: ");
+            warnings.push(format!("kconfig: {}", line.trim_start_matches("WARNING: ")));
+        } else if unmet && line.starts_with("  ") {
+            warnings.last_mut().into_iter().for_each(|last| *last += &format!("; {}", line.trim()));
+        } else {
+            unmet = false;
+        }
+    }
+    warnings.sort();
+    warnings.dedup();
+    warnings
+}

@@ -1,0 +1,3 @@
+//! The kernel: its configuration, its compilation, what comes out of it.
+
+pub mod kconfig;

@@ -1,0 +1,229 @@
+//! An OCI layout directory: blobs by digest and `index.json`, which gives images their names.
+
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use fs_err::{self as fs, File};
+use oci_spec::image::{
+    ANNOTATION_REF_NAME, Descriptor, ImageConfiguration, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType, Os,
+};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use super::Error;
+use super::image::{Blob, Labels, annotated, json};
+use crate::arch::Arch;
+use crate::step::hex;
+
+/// What containerd's import calls an image after.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// A layout on disk.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+/// One image of a layout for one platform.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its name in the layout: `kernel-bin:5.10.262`.
+    pub name: String,
+    /// Its architecture.
+    pub arch: Arch,
+    /// Its manifest.
+    pub manifest: ImageManifest,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+impl Layout {
+    /// Fails if `dir` holds anything but a layout; makes nothing yet.
+    pub fn check_output(dir: &Path) -> Result<(), Error> {
+        let mut entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if entries.next().is_none() || dir.join("oci-layout").is_file() {
+            return Ok(());
+        }
+        Err(Error::NotALayout(dir.to_owned()))
+    }
+
+    /// Opens the layout at `dir`, making an empty one if nothing is there.
+    pub fn create(dir: &Path) -> Result<Self, Error> {
+        Self::check_output(dir)?;
+        fs::create_dir_all(dir.join("blobs/sha256"))?;
+        let layout = Self { dir: dir.to_owned() };
+        if !dir.join("oci-layout").is_file() {
+            layout.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
+        if !dir.join("index.json").is_file() {
+            layout.write_index(Vec::new())?;
+        }
+        Ok(layout)
+    }
+
+    /// Opens the layout at `dir`.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        for missing in ["oci-layout", "index.json"] {
+            if !dir.join(missing).is_file() {
+                return Err(Error::NoLayout { path: dir.to_owned(), missing });
+            }
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Where a blob of this digest (`sha256:…`) lies.
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        self.dir.join("blobs").join(digest.replacen(':', "/", 1))
+    }
+
+    /// Adds a blob from bytes.
+    pub fn add(&self, blob: &Blob) -> Result<(), Error> {
+        self.replace(&format!("blobs/{}", blob.descriptor.digest().to_string().replacen(':', "/", 1)), &blob.bytes)
+    }
+
+    /// Adds a blob from a file; `digest` is `sha256:…`.
+    pub fn add_file(&self, digest: &str, source: &Path) -> Result<(), Error> {
+        let target = self.blob(digest);
+        let size = fs::metadata(source)?.len();
+        if fs::metadata(&target).is_ok_and(|meta| meta.len() == size) && self.sound(digest).is_ok() {
+            return Ok(());
+        }
+        let mut file = self.temporary()?;
+        std::io::copy(&mut File::open(source)?, &mut file)?;
+        persist(file, &target)
+    }
+
+    /// Gives images their names, replacing what had them, and drops the blobs that nothing refers to any more.
+    pub fn name(&self, images: &[(String, Descriptor)]) -> Result<(), Error> {
+        let mut entries = self.index()?.manifests().clone();
+        let replaced = |entry: &Descriptor| images.iter().any(|(name, _)| ref_name(entry) == Some(name));
+        let old: Vec<Descriptor> = entries.iter().filter(|entry| replaced(entry)).cloned().collect();
+        entries.retain(|entry| !replaced(entry));
+        for (name, descriptor) in images {
+            let names = [
+                (ANNOTATION_REF_NAME.to_owned(), name.clone()),
+                (CONTAINERD_NAME.to_owned(), format!("localhost/{name}")),
+            ];
+            entries.push(annotated(descriptor, names.into()));
+        }
+        entries.sort_by(|a, b| ref_name(a).cmp(&ref_name(b)));
+        let mut kept = BTreeSet::new();
+        entries.iter().for_each(|entry| self.reachable(entry, &mut kept));
+        self.write_index(entries)?;
+        let mut dropped = BTreeSet::new();
+        old.iter().for_each(|entry| self.reachable(entry, &mut dropped));
+        for digest in dropped.difference(&kept) {
+            fs::remove_file(self.blob(digest))?;
+        }
+        Ok(())
+    }
+
+    /// Every image of the layout, one per name and platform. Members for other systems are left out.
+    pub fn images(&self) -> Result<Vec<Found>, Error> {
+        let mut found = Vec::new();
+        for entry in self.index()?.manifests() {
+            let Some(name) = ref_name(entry) else { continue };
+            let members = match entry.media_type() {
+                MediaType::ImageIndex => self.document::<ImageIndex>(entry)?.manifests().clone(),
+                _ => vec![entry.clone()],
+            };
+            for member in members {
+                let manifest: ImageManifest = self.document(&member)?;
+                let config: ImageConfiguration = self.document(manifest.config())?;
+                let Ok(arch) = config.architecture().to_string().parse::<Arch>() else { continue };
+                if *config.os() != Os::Linux {
+                    continue;
+                }
+                let labels = config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+                found.push(Found { name: name.clone(), arch, manifest, labels: labels.into_iter().collect() });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Checks that a blob is there and has its digest; returns its path.
+    pub fn sound(&self, digest: &str) -> Result<PathBuf, Error> {
+        let path = self.blob(digest);
+        let mut file = File::open(&path)?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+        let actual = format!("sha256:{}", hex(&hasher.finalize()));
+        if actual == digest { Ok(path) } else { Err(Error::Digest { path, actual }) }
+    }
+
+    /// The digests of a descriptor and of everything below it, as far as it is there.
+    fn reachable(&self, descriptor: &Descriptor, digests: &mut BTreeSet<String>) {
+        if !digests.insert(descriptor.digest().to_string()) {
+            return;
+        }
+        let mut below = Vec::new();
+        match descriptor.media_type() {
+            MediaType::ImageIndex => {
+                below.extend(self.document::<ImageIndex>(descriptor).map(|i| i.manifests().clone()).unwrap_or_default());
+            }
+            MediaType::ImageManifest => {
+                if let Ok(manifest) = self.document::<ImageManifest>(descriptor) {
+                    below.push(manifest.config().clone());
+                    below.extend(manifest.layers().clone());
+                }
+            }
+            _ => {}
+        }
+        below.iter().for_each(|descriptor| self.reachable(descriptor, digests));
+    }
+
+    fn index(&self) -> Result<ImageIndex, Error> {
+        parse(&self.dir.join("index.json"))
+    }
+
+    fn document<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, Error> {
+        parse(&self.sound(&descriptor.digest().to_string())?)
+    }
+
+    fn write_index(&self, manifests: Vec<Descriptor>) -> Result<(), Error> {
+        let index = ImageIndexBuilder::default().schema_version(2_u32).media_type(MediaType::ImageIndex);
+        let index = index.manifests(manifests).build().expect("it has all its fields");
+        self.replace("index.json", &json(&index))
+    }
+
+    /// Writes a file whole or not at all.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let mut file = self.temporary()?;
+        file.write_all(bytes)?;
+        persist(file, &self.dir.join(name))
+    }
+
+    /// A temporary file below the layout, as public as the user's umask lets files be.
+    fn temporary(&self) -> std::io::Result<NamedTempFile> {
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(&self.dir)
+    }
+}
+
+fn persist(file: NamedTempFile, target: &Path) -> Result<(), Error> {
+    file.as_file().sync_all()?;
+    file.persist(target).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let malformed = |error: serde_json::Error| Error::Malformed { path: path.to_owned(), reason: error.to_string() };
+    serde_json::from_slice(&fs::read(path)?).map_err(malformed)
+}
+
+fn ref_name(descriptor: &Descriptor) -> Option<&String> {
+    descriptor.annotations().as_ref()?.get(ANNOTATION_REF_NAME)
+}

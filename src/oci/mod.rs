@@ -1,0 +1,87 @@
+//! OCI images: deterministic layers, configurations, manifests, indexes, and the layout directory they lie in.
+//!
+//! Media types and fields follow the OCI image specification 1.1. Nothing here knows what an image is for.
+
+pub mod blocks;
+pub mod image;
+pub mod layer;
+pub mod layout;
+pub mod unpack;
+
+use std::path::PathBuf;
+
+use crate::document::list;
+use crate::step::{Class, Diagnose, io_hint};
+
+/// An image cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Somebody else's directory.
+    #[error("`{}` holds other files and is no OCI layout", .0.display())]
+    NotALayout(PathBuf),
+    /// The directory is not there, or no layout.
+    #[error("`{}` is no OCI layout: it has no `{missing}`", .path.display())]
+    NoLayout {
+        /// The directory.
+        path: PathBuf,
+        /// The file it lacks.
+        missing: &'static str,
+    },
+    /// A JSON document of a layout cannot be understood.
+    #[error("`{}` is not what OCI says it should be: {reason}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A blob does not have its digest.
+    #[error("`{}` does not have its digest: it is {actual}", .path.display())]
+    Digest {
+        /// The blob.
+        path: PathBuf,
+        /// Its digest as found.
+        actual: String,
+    },
+    /// No image of this name, or none that fits.
+    #[error("`{}` has no {wanted}; it has {}", .path.display(), list(.found.iter().map(String::as_str)))]
+    NoImage {
+        /// The layout.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: String,
+        /// What is there.
+        found: Vec<String>,
+    },
+    /// A layer's entry would land outside, or is of a kind images here never have.
+    #[error("a layer holds `{0}`, which is not unpacked: {1}")]
+    Entry(String, &'static str),
+    /// Stopped by the user.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl Diagnose for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Io(_) => Class::Host,
+            Self::NotALayout(_) => Class::Usage,
+            Self::NoLayout { .. } | Self::NoImage { .. } => Class::Input,
+            Self::Malformed { .. } | Self::Digest { .. } | Self::Entry(..) => Class::Verification,
+            Self::Cancelled => Class::Interrupted,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io(error) => io_hint(error),
+            Self::NotALayout(_) => Some("name a new or empty directory with --output".into()),
+            Self::NoLayout { .. } => Some("`imgbuild kernel VERSION --output DIR` makes one".into()),
+            Self::Digest { .. } => Some("the layout is damaged: build the images again".into()),
+            _ => None,
+        }
+    }
+}

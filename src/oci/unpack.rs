@@ -1,0 +1,41 @@
+//! An image's layers as files in a directory, for looking at and for building disks from.
+
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use fs_err::{self as fs, File};
+use oci_spec::image::MediaType;
+use tar::EntryType;
+
+use super::Error;
+use super::layout::{Found, Layout};
+use crate::step::Cancel;
+
+/// Unpacks the layers of `image` into `dir`. Owners are the caller's; other kinds than files, directories and links
+/// are refused, as are entries that would land outside.
+pub fn unpack(layout: &Layout, image: &Found, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
+    fs::create_dir_all(dir)?;
+    for layer in image.manifest.layers() {
+        let path = layout.sound(&layer.digest().to_string())?;
+        if *layer.media_type() != MediaType::ImageLayerGzip {
+            let reason = format!("its layers are {}, not gzip", layer.media_type());
+            return Err(Error::Malformed { path, reason });
+        }
+        let mut archive = tar::Archive::new(MultiGzDecoder::new(File::open(&path)?));
+        for entry in archive.entries()? {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let mut entry = entry?;
+            let name = entry.path()?.display().to_string();
+            match entry.header().entry_type() {
+                EntryType::Regular | EntryType::Directory | EntryType::Symlink | EntryType::Link => {}
+                _ => return Err(Error::Entry(name, "it is no file, directory or link")),
+            }
+            if !entry.unpack_in(dir)? {
+                return Err(Error::Entry(name, "it would land outside the directory"));
+            }
+        }
+    }
+    Ok(())
+}

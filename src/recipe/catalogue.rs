@@ -1,0 +1,152 @@
+//! Where recipes, fragments and the lock come from: a directory, or the set built into the program.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use include_dir::{Dir, include_dir};
+
+use super::kernel::{self, KernelRecipe, Written};
+use super::Error;
+use crate::document::{Document, Mistakes};
+
+static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/recipes");
+static KCONFIGS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kconfigs");
+
+/// The lock's path in a catalogue.
+pub const LOCK: &str = "recipes/imgbuild.lock";
+
+/// A tree that holds `recipes/` and `kconfigs/`.
+#[derive(Debug, Clone)]
+pub enum Catalogue {
+    /// The tree this program was built with.
+    Builtin,
+    /// A directory, such as a checkout of the project.
+    Directory(PathBuf),
+}
+
+impl Catalogue {
+    /// The catalogue to use: `asked` if given, else the checkout that `dir` is the top of, else the built-in one.
+    pub fn find(asked: Option<PathBuf>, dir: &Path) -> Self {
+        match asked {
+            Some(path) => Self::Directory(path),
+            None if dir.join(LOCK).is_file() => Self::Directory(dir.to_owned()),
+            None => Self::Builtin,
+        }
+    }
+
+    /// How messages call a file of the catalogue.
+    pub fn name(&self, path: &str) -> String {
+        match self {
+            Self::Builtin => format!("<built-in>/{path}"),
+            Self::Directory(dir) => dir.join(path).strip_prefix("./").map_or_else(
+                |_| dir.join(path).display().to_string(),
+                |path| path.display().to_string(),
+            ),
+        }
+    }
+
+    /// The text of a file of the catalogue.
+    pub fn read(&self, path: &str) -> std::io::Result<String> {
+        let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("no `{path}` among the built-in files"));
+        match self {
+            Self::Directory(dir) => fs::read_to_string(dir.join(path)),
+            Self::Builtin => {
+                let (tree, rest) = match path.split_once('/') {
+                    Some(("recipes", rest)) => (&RECIPES, rest),
+                    Some(("kconfigs", rest)) => (&KCONFIGS, rest),
+                    _ => return Err(missing()),
+                };
+                tree.get_file(rest).and_then(|file| file.contents_utf8()).map(str::to_owned).ok_or_else(missing)
+            }
+        }
+    }
+
+    /// The names of all kernel flavours, sorted.
+    pub fn flavours(&self) -> std::io::Result<Vec<String>> {
+        let paths: Vec<PathBuf> = match self {
+            Self::Builtin => {
+                let dir = RECIPES.get_dir("kernel");
+                dir.map(|dir| dir.files().map(|file| file.path().to_owned()).collect()).unwrap_or_default()
+            }
+            Self::Directory(dir) => fs::read_dir(dir.join("recipes/kernel"))?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<std::io::Result<_>>()?,
+        };
+        let mut names: Vec<String> = paths
+            .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The kernel recipe of a flavour.
+    pub fn flavour(&self, name: &str) -> Result<KernelRecipe, Error> {
+        self.resolve(self.written(name)?, None)
+    }
+
+    /// The kernel recipe that says `default = true`.
+    pub fn default_flavour(&self) -> Result<KernelRecipe, Error> {
+        for name in self.flavours()? {
+            let written = self.written(&name)?;
+            if written.default {
+                return self.resolve(written, None);
+            }
+        }
+        Err(Error::NoDefault { place: self.name("recipes/kernel") })
+    }
+
+    /// The kernel recipe in a file; its `./` fragments lie beside it.
+    pub fn kernel_file(&self, path: &Path) -> Result<KernelRecipe, Error> {
+        let text = fs::read_to_string(path)?;
+        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        let written = self.parse(&path.display().to_string(), &text, Some(&dir))?;
+        self.resolve(written, Some(&dir))
+    }
+
+    fn written(&self, name: &str) -> Result<Written, Error> {
+        let known = self.flavours()?;
+        if !known.iter().any(|flavour| flavour == name) {
+            return Err(Error::UnknownFlavour { asked: name.to_owned(), known, place: self.name("recipes/kernel") });
+        }
+        let path = format!("recipes/kernel/{name}.toml");
+        Ok(self.parse(&self.name(&path), &self.read(&path)?, None)?)
+    }
+
+    fn parse(&self, name: &str, text: &str, dir: Option<&Path>) -> Result<Written, Mistakes> {
+        let exists = |fragment: &str| self.fragment(fragment, dir).is_ok();
+        Document::new(name, text).read(|fields| kernel::read(fields, &exists))?.ok_or_else(|| {
+            unreachable!("a recipe without mistakes has all its fields")
+        })
+    }
+
+    /// Follows `extends` to its root and reads every fragment.
+    fn resolve(&self, written: Written, dir: Option<&Path>) -> Result<KernelRecipe, Error> {
+        let mut chain = vec![(written, dir)];
+        let mut names = vec![chain[0].0.name.clone()];
+        while let Some(parent) = chain.last().and_then(|(last, _)| last.extends.clone()) {
+            if names.contains(&parent) {
+                names.push(parent);
+                return Err(Error::Circle(names));
+            }
+            chain.push((self.written(&parent)?, None));
+            names.push(parent);
+        }
+        KernelRecipe::meant(chain, |fragment, dir| self.fragment(fragment, dir)).map_err(Error::Io)
+    }
+
+    /// A fragment's name for messages and its text: `./x` lies beside the recipe, all else in `kconfigs/`.
+    fn fragment(&self, fragment: &str, dir: Option<&Path>) -> std::io::Result<(String, String)> {
+        match dir {
+            Some(dir) if fragment.starts_with("./") || fragment.starts_with("../") || fragment.starts_with('/') => {
+                let path = dir.join(fragment.strip_prefix("./").unwrap_or(fragment));
+                Ok((path.display().to_string(), fs::read_to_string(&path)?))
+            }
+            _ => {
+                let path = format!("kconfigs/{fragment}");
+                Ok((self.name(&path), self.read(&path)?))
+            }
+        }
+    }
+}

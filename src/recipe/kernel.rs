@@ -1,0 +1,198 @@
+//! A kernel recipe: which fragments make its configuration, and what its images are called.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::arch::Arch;
+use crate::document::{Fields, Text};
+
+/// A kernel recipe as one file writes it, checked by itself.
+#[derive(Debug)]
+pub struct Written {
+    pub(super) name: String,
+    pub(super) default: bool,
+    pub(super) extends: Option<String>,
+    description: String,
+    base: Option<String>,
+    series: Vec<String>,
+    fragments: Vec<String>,
+    arch_fragments: BTreeMap<Arch, Vec<String>>,
+    kernel_image: Option<String>,
+    modules_image: Option<String>,
+    absent: Vec<Absent>,
+}
+
+/// Symbols that the recipe leaves off on purpose although `alldefconfig` has them on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// Symbol names without `CONFIG_`; `*` stands for any characters.
+    pub symbols: Vec<String>,
+    /// Why they are off.
+    pub reason: String,
+}
+
+/// A fragment's name (a path, for messages) and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment {
+    /// Its path as messages give it.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A kernel recipe as meant: its chain of `extends` followed, its fragments read.
+#[derive(Debug, Clone)]
+pub struct KernelRecipe {
+    /// The flavour's name.
+    pub name: String,
+    /// One sentence about it.
+    pub description: String,
+    /// The make target that answers every symbol no fragment asks for: `allnoconfig` or `alldefconfig`.
+    pub base: String,
+    /// The series it is made for (`5.10`).
+    pub series: Vec<String>,
+    /// The name of the kernel image.
+    pub kernel_image: String,
+    /// The name of the modules image.
+    pub modules_image: String,
+    /// What it leaves off, with reasons.
+    pub absent: Vec<Absent>,
+    fragments: Vec<Fragment>,
+    arch_fragments: BTreeMap<Arch, Vec<Fragment>>,
+}
+
+impl KernelRecipe {
+    /// The fragments for an architecture, in merge order: common ones, then the architecture's.
+    pub fn fragments(&self, arch: Arch) -> impl Iterator<Item = &Fragment> {
+        self.fragments.iter().chain(self.arch_fragments.get(&arch).into_iter().flatten())
+    }
+
+    /// The architectures it knows.
+    pub fn arches(&self) -> Vec<Arch> {
+        self.arch_fragments.keys().copied().collect()
+    }
+
+    /// Puts together a recipe and those it extends, itself first. A child's fragments come after its parent's.
+    pub(super) fn meant(
+        chain: Vec<(Written, Option<&Path>)>,
+        load: impl Fn(&str, Option<&Path>) -> std::io::Result<(String, String)>,
+    ) -> std::io::Result<Self> {
+        let child = &chain[0].0;
+        let own = |prefix: &str| {
+            if child.extends.is_some() { format!("{prefix}-{}", child.name) } else { prefix.to_owned() }
+        };
+        let mut recipe = Self {
+            name: child.name.clone(),
+            description: child.description.clone(),
+            base: chain.iter().find_map(|(w, _)| w.base.clone()).unwrap_or_else(|| "allnoconfig".into()),
+            series: chain.iter().find(|(w, _)| !w.series.is_empty()).map(|(w, _)| w.series.clone()).unwrap_or_default(),
+            kernel_image: child.kernel_image.clone().unwrap_or_else(|| own("kernel-bin")),
+            modules_image: child.modules_image.clone().unwrap_or_else(|| own("kernel-modules")),
+            absent: Vec::new(),
+            fragments: Vec::new(),
+            arch_fragments: BTreeMap::new(),
+        };
+        for (written, dir) in chain.iter().rev() {
+            let load = |fragments: &[String]| -> std::io::Result<Vec<Fragment>> {
+                fragments.iter().map(|f| load(f, *dir).map(|(name, text)| Fragment { name, text })).collect()
+            };
+            recipe.fragments.extend(load(&written.fragments)?);
+            for (arch, fragments) in &written.arch_fragments {
+                recipe.arch_fragments.entry(*arch).or_default().extend(load(fragments)?);
+            }
+            recipe.absent.extend(written.absent.iter().cloned());
+        }
+        Ok(recipe)
+    }
+}
+
+/// Reads a recipe's fields; `None` only when a mistake was told.
+pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option<Written> {
+    let kind = fields.required("kind");
+    if let Some(kind) = &kind
+        && kind.value != "kernel"
+    {
+        fields.mistake(kind, format!("`{}` is not a kind of recipe this command builds", kind.value), Some("`kernel` is".into()));
+    }
+    let name = fields.required("name");
+    if let Some(name) = &name
+        && !is_image_name(&name.value)
+    {
+        fields.mistake(name, "a name is lower-case letters, digits and single `-`, `_` or `.` between them", None);
+    }
+    let extends = fields.text("extends").map(|text| text.value);
+    let base = fields.text("base");
+    if let Some(base) = &base
+        && !matches!(base.value.as_str(), "allnoconfig" | "alldefconfig")
+    {
+        fields.mistake(base, "`base` is `allnoconfig` or `alldefconfig`", None);
+    }
+    let series = fields.texts("series");
+    for text in &series {
+        if text.value.parse::<crate::version::Version>().is_ok_and(|version| version.series() == text.value) {
+            continue;
+        }
+        fields.mistake(text, format!("`{}` is not a series such as `5.10`", text.value), None);
+    }
+    if series.is_empty() && extends.is_none() {
+        fields.mistake_here("`series` is missing: which kernel series is this recipe for?", Some("series = [\"5.10\"]".into()));
+    }
+    let fragments = fragment_names(fields, exists);
+    let mut arch_fragments = BTreeMap::new();
+    for entry in fields.named_tables("arch", |key, table| (key.clone(), fragment_names(table, exists))) {
+        match entry.0.value.parse::<Arch>() {
+            Ok(arch) if arch.name() == entry.0.value => {
+                arch_fragments.insert(arch, entry.1);
+            }
+            Ok(arch) => fields.mistake(&entry.0, format!("a recipe writes `{arch}` for this architecture"), None),
+            Err(error) => fields.mistake(&entry.0, error.to_string(), None),
+        }
+    }
+    if arch_fragments.is_empty() && extends.is_none() {
+        let help = "[arch.x86_64]\nfragments = []";
+        fields.mistake_here("no architecture: a recipe needs an [arch.NAME] table for each one it supports", Some(help.into()));
+    }
+    let image = |table: &Fields<'_>, name| {
+        let text = table.text(name)?;
+        if !is_image_name(&text.value) {
+            table.mistake(&text, format!("`{}` is not a repository name", text.value), Some("lower-case letters, digits and single `-`, `_`, `.` or `/` between them".into()));
+        }
+        Some(text.value)
+    };
+    let images = fields.table("image", |table| (image(table, "kernel"), image(table, "modules")));
+    let (kernel_image, modules_image) = images.unwrap_or_default();
+    let absent = fields.tables("absent", |table| {
+        let symbols = table.texts("symbols").into_iter().map(|text| text.value).collect();
+        Some(Absent { symbols, reason: table.required("reason")?.value })
+    });
+    Some(Written {
+        name: name?.value,
+        default: fields.boolean("default"),
+        extends,
+        description: fields.text("description").map(|text| text.value).unwrap_or_default(),
+        base: base.map(|text| text.value),
+        series: series.into_iter().map(|text| text.value).collect(),
+        fragments,
+        arch_fragments,
+        kernel_image,
+        modules_image,
+        absent: absent.into_iter().flatten().collect(),
+    })
+}
+
+fn fragment_names(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let missing = |text: &&Text| !exists(&text.value);
+    let texts = fields.texts("fragments");
+    for text in texts.iter().filter(missing) {
+        let help = "`name.config` is looked up in kconfigs/, `./name.config` beside the recipe";
+        fields.mistake(text, format!("no fragment `{}`", text.value), Some(help.into()));
+    }
+    texts.into_iter().map(|text| text.value).collect()
+}
+
+/// Whether a name can be an OCI repository name.
+fn is_image_name(name: &str) -> bool {
+    name.split(['/', '-', '_', '.']).all(|part| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    })
+}

@@ -1,0 +1,68 @@
+//! Recipes: as written (TOML with its places kept) and as meant (typed, resolved, checked).
+
+pub mod catalogue;
+pub mod kernel;
+
+pub use catalogue::Catalogue;
+pub use kernel::KernelRecipe;
+
+use crate::document::{Mistakes, list};
+use crate::step::{Class, Diagnose};
+
+/// A recipe that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recipe's text is wrong.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+    /// A file cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// No recipe of this name.
+    #[error("unknown flavour `{asked}`; known are {}", list(.known.iter().map(String::as_str)))]
+    UnknownFlavour {
+        /// What was asked for.
+        asked: String,
+        /// All flavours of the catalogue.
+        known: Vec<String>,
+        /// The catalogue's place.
+        place: String,
+    },
+    /// No recipe says `default = true`.
+    #[error("no recipe in `{place}` is the default")]
+    NoDefault {
+        /// The catalogue's place.
+        place: String,
+    },
+    /// `extends` comes back to where it began.
+    #[error("the recipes {} extend one another in a circle", list(.0.iter().map(String::as_str)))]
+    Circle(Vec<String>),
+}
+
+impl Diagnose for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Mistakes(_) | Self::Circle(_) | Self::NoDefault { .. } => Class::Recipe,
+            Self::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Class::Usage,
+            Self::Io(_) => Class::Host,
+            Self::UnknownFlavour { .. } => Class::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownFlavour { .. } => {
+                Some("a recipe of your own is a file: `--recipe PATH` (see \"Build your own\" in the README)".into())
+            }
+            Self::NoDefault { .. } => Some("name one with --flavour".into()),
+            _ => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Mistakes(mistakes) => mistakes.detail(),
+            _ => None,
+        }
+    }
+}
