@@ -5,11 +5,14 @@
 
 pub mod arch;
 pub mod boot;
+pub mod cli;
 pub mod document;
 pub mod fetch;
 pub mod host;
+pub mod kernel;
 pub mod lock;
 pub mod oci;
+pub mod plan;
 pub mod recipe;
 pub mod sandbox;
 pub mod step;

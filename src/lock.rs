@@ -196,7 +196,7 @@ fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<Kernel
 mod tests {
     use super::*;
 
-    const DIGEST: &str = "e03766e4b2c246a20c9e2770aa599ee25c336d33b31c0980950630234e195339";
+    const DIGEST: &str = "e03766e4b2c246a20c9e2770aa599ee25c336d33b31c0980950230634e195339";
 
     fn lock(versions: &[&str]) -> Result<Lock, Mistakes> {
         let mut text = String::from("assembly = 1\n[places]\n'kernel.org' = 'https://k.test/pub/'\nd = 'apt:Debian'\n");

@@ -142,7 +142,7 @@ fn advice(panic: &str) -> Option<String> {
     let advice = if panic.contains("Unable to mount root fs on unknown-block(0,0)") {
         "the kernel found no disk: VIRTIO_MMIO, VIRTIO_BLK and, on x86_64, VIRTIO_MMIO_CMDLINE_DEVICES must be y"
     } else if panic.contains("Unable to mount root fs") {
-        "the kernel cannot read its root disk: EXT2_FS, or EXT4_FS with EXT4_USE_FOR_EXT2, must be y"
+        "the kernel cannot read its root disk: EXT2_FS or EXT4_FS must be y"
     } else if panic.contains("/init failed (error -8)") {
         "the kernel cannot run an ELF program: BINFMT_ELF must be y"
     } else if panic.contains("No working init") || panic.contains("/init failed") {

@@ -228,20 +228,22 @@ static void mount_volume(void)
 	static const char *const types[] = { "ext2", "ext4" };
 	char path[LINE], *at = put(path, path, "/lib/modules/", 13);
 	long result = 0;
+	int i;
 	at = put(at, path, release, length(release));
 	*at = 0;
 	call(MKDIRAT, AT_FDCWD, (long)path, 0755, 0, 0);
-	for (int i = 0; i < 2; i++) {
+	for (i = 0; i < 2; i++) {
 		result = mount("/dev/vdb", path, types[i], MS_RDONLY);
-		if (result == 0) {
-			say("volume", types[i]);
+		/* Without its node no type can help, and the next would hide the reason. */
+		if (result == 0 || result == -ENOENT)
 			break;
-		}
 	}
 	if (result < 0) {
 		record("volume", "failed", 6, "/dev/vdb", 0, -result);
 		return;
 	}
+	say("volume", types[i]);
+	/* Each with its closing zero. */
 	at = put(at, path, "/modules.dep", 13);
 	result = slurp(path, dependencies, sizeof dependencies);
 	if (result < 0)

@@ -1,6 +1,6 @@
 //! Boots a built kernel under QEMU and says how far it came.
 //!
-//! The guest's root is an ext2 disk with one program, [`init.c`](../../../src/boot/init.c); the modules volume is
+//! The guest's root is an ext2 disk with one program, `init.c`; the modules volume is
 //! the second disk, mounted where the images' consumers mount it. What init says on the console is the proof.
 
 mod console;
@@ -266,67 +266,5 @@ mod tests {
     /// Surroundings that watch in silence.
     pub(super) fn watch() -> Watch {
         Watch { reporter: Arc::new(Silent), cancel: Cancel::default() }
-    }
-}
-
-#[cfg(test)]
-mod trial {
-    use super::*;
-    use crate::step::{Cancel, Diagnose, Progress, Reporter};
-
-    struct Talk;
-    impl Reporter for Talk {
-        fn begin(&self, verb: &str, what: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
-            println!("  [{verb} {what}]");
-            Box::new(Self)
-        }
-        fn note(&self, level: Level, text: &str) {
-            println!("  {level:?} {text}");
-        }
-    }
-    impl Progress for Talk {
-        fn set(&self, _: u64) {}
-        fn finish(&self, outcome: &str) {
-            println!("  [done {outcome}]");
-        }
-    }
-
-    #[test]
-    #[ignore = "by hand"]
-    fn trial() {
-        let var = |name: &str| std::env::var(name).ok();
-        let request = Request {
-            arch: var("A").unwrap().parse().unwrap(),
-            kernel: var("K").unwrap().into(),
-            modules: var("M").map(Into::into),
-            load: var("L").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-            timeout: Duration::from_millis(var("T").map_or(20_000, |t| t.parse().unwrap())),
-            accelerator: match var("X").as_deref() {
-                Some("kvm") => Accelerator::Kvm,
-                Some("tcg") => Accelerator::Tcg,
-                _ => Accelerator::Auto,
-            },
-            memory_mib: 256,
-        };
-        let watch = Watch { reporter: std::sync::Arc::new(Talk), cancel: Cancel::default() };
-        if let Some(after) = var("C") {
-            let cancel = watch.cancel.clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(after.parse().unwrap()));
-                cancel.cancel();
-            });
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let started = std::time::Instant::now();
-        match boot(&request, dir.path(), &watch) {
-            Ok(report) => println!("{}", serde_json::to_string_pretty(&report).unwrap()),
-            Err(error) => println!(
-                "error: {error}\n{}\nhint: {:?}\nclass {:?}",
-                error.detail().unwrap_or_default(),
-                error.hint(),
-                error.class()
-            ),
-        }
-        println!("took {:?}", started.elapsed());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use fs_err::{self as fs, File, OpenOptions};
 use reqwest::StatusCode;
-use reqwest::blocking::{Client, Response};
+use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
 use super::{Error, Sum};
@@ -27,7 +27,9 @@ const TICK: Duration = Duration::from_millis(100);
 enum Broken {
     /// Another attempt may do better.
     Retry(String),
-    /// It will not.
+    /// The server says that it is not there.
+    Gone(String),
+    /// No attempt will.
     Final(Error),
 }
 
@@ -62,7 +64,7 @@ pub(super) fn download(pin: &KernelPin, url: &str, part: &Path, progress: &dyn P
                     return Err(error);
                 }
             },
-            Err(Broken::Final(Error::Gone { status, .. })) => {
+            Err(Broken::Gone(status)) => {
                 return Err(Error::Gone { place: pin.place.clone(), url: url.to_owned(), status });
             }
             Err(Broken::Final(error)) => return Err(error),
@@ -105,68 +107,44 @@ fn resume(part: &Path, watch: &Watch) -> Result<Sum, Error> {
     }
 }
 
+/// What the connection's thread tells.
+enum Heard {
+    /// The answer's head: its status, and where a partial answer begins.
+    Head(StatusCode, Option<u64>),
+    /// The next bytes of the body.
+    Bytes(Vec<u8>),
+    /// The body is over.
+    End,
+    /// The connection broke.
+    Broken(String),
+}
+
 fn attempt(client: &Client, url: &str, part: &Path, sum: &mut Sum, progress: &dyn Progress, watch: &Watch) -> Result<(), Broken> {
     let mut request = client.get(url);
     if sum.size > 0 {
         request = request.header(RANGE, format!("bytes={}-", sum.size));
     }
-    let response = request.send().map_err(|error| Broken::Retry(because(&error)))?;
-    let status = response.status();
-    let from_here = content_range(&response).is_some_and(|start| start == sum.size);
-    match status {
-        StatusCode::PARTIAL_CONTENT if from_here => {}
-        // The server does not resume, or has no such range: from the start, then.
-        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if sum.size > 0 => {
-            *sum = Sum::default();
-            fs::write(part, "")?;
-            return Err(Broken::Retry(format!("cannot resume ({status})")));
-        }
-        StatusCode::OK => {
-            *sum = Sum::default();
-            fs::write(part, "")?;
-        }
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return Err(Broken::Retry(status.to_string())),
-        _ if status.is_server_error() => return Err(Broken::Retry(status.to_string())),
-        _ => {
-            let (place, url, status) = (String::new(), url.to_owned(), status.to_string());
-            return Err(Broken::Final(Error::Gone { place, url, status }));
-        }
-    }
-    let mut file = OpenOptions::new().append(true).open(part)?;
-    receive(response, watch, |bytes| {
-        file.write_all(bytes)?;
-        sum.add(bytes);
-        progress.set(sum.size);
-        Ok(())
-    })
-}
-
-/// Reads a body on a thread of its own, so that a silent server can be left and a stop obeyed.
-fn receive(mut response: Response, watch: &Watch, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), Broken> {
+    // The connection has a thread of its own, so that a silent server can be left and a stop obeyed.
     let (sender, receiver) = sync_channel(16);
-    std::thread::spawn(move || {
-        loop {
-            let mut buffer = vec![0; 1 << 17];
-            let read = response.read(&mut buffer).map(|n| {
-                buffer.truncate(n);
-                buffer
-            });
-            let last = !matches!(&read, Ok(bytes) if !bytes.is_empty());
-            if sender.send(read).is_err() || last {
-                break;
-            }
-        }
-    });
-    let mut heard = Instant::now();
+    std::thread::spawn(move || converse(request, &sender));
+    let mut file = None;
+    let mut last_heard = Instant::now();
     loop {
         match receiver.recv_timeout(TICK) {
-            Ok(Ok(bytes)) if bytes.is_empty() => return Ok(()),
-            Ok(Ok(bytes)) => {
-                each(&bytes)?;
-                heard = Instant::now();
+            Ok(heard) => {
+                last_heard = Instant::now();
+                match heard {
+                    Heard::Head(status, start) => file = Some(open(status, start, part, sum)?),
+                    Heard::Bytes(bytes) => {
+                        file.as_mut().expect("a body comes after its head").write_all(&bytes)?;
+                        sum.add(&bytes);
+                        progress.set(sum.size);
+                    }
+                    Heard::End => return Ok(()),
+                    Heard::Broken(reason) => return Err(Broken::Retry(reason)),
+                }
             }
-            Ok(Err(error)) => return Err(Broken::Retry(because(&error))),
-            Err(RecvTimeoutError::Timeout) if heard.elapsed() > STALL => {
+            Err(RecvTimeoutError::Timeout) if last_heard.elapsed() > STALL => {
                 return Err(Broken::Retry(format!("no byte for {} s", STALL.as_secs())));
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -175,6 +153,50 @@ fn receive(mut response: Response, watch: &Watch, mut each: impl FnMut(&[u8]) ->
         if watch.cancel.is_cancelled() {
             return Err(Broken::Final(Error::Cancelled));
         }
+    }
+}
+
+/// Sends the request and reads the answer, until it ends or nobody listens any more.
+fn converse(request: RequestBuilder, sender: &SyncSender<Heard>) {
+    let mut response = match request.send() {
+        Ok(response) => response,
+        Err(error) => return drop(sender.send(Heard::Broken(because(&error)))),
+    };
+    let mut next = Heard::Head(response.status(), content_range(&response));
+    loop {
+        let last = matches!(next, Heard::End | Heard::Broken(_));
+        if sender.send(next).is_err() || last {
+            return;
+        }
+        let mut buffer = vec![0; 1 << 17];
+        next = match response.read(&mut buffer) {
+            Ok(0) => Heard::End,
+            Ok(n) => {
+                buffer.truncate(n);
+                Heard::Bytes(buffer)
+            }
+            Err(error) => Heard::Broken(because(&error)),
+        };
+    }
+}
+
+/// The file to append the body to, as the answer's head has it: going on, from the start, or not at all.
+fn open(status: StatusCode, start: Option<u64>, part: &Path, sum: &mut Sum) -> Result<File, Broken> {
+    let from_the_start = |sum: &mut Sum| {
+        *sum = Sum::default();
+        File::create(part)
+    };
+    match status {
+        StatusCode::PARTIAL_CONTENT if start == Some(sum.size) => Ok(OpenOptions::new().append(true).open(part)?),
+        StatusCode::OK => Ok(from_the_start(sum)?),
+        // The server has no such range: from the start, then.
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if sum.size > 0 => {
+            from_the_start(sum)?;
+            Err(Broken::Retry(format!("cannot resume ({status})")))
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(Broken::Retry(status.to_string())),
+        _ if status.is_server_error() => Err(Broken::Retry(status.to_string())),
+        _ => Err(Broken::Gone(status.to_string())),
     }
 }
 

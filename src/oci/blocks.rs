@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use libdeflater::{CompressionLvl, Compressor};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::step::hex;
@@ -21,7 +22,7 @@ pub const BLOCK: usize = 1 << 20;
 const LEVEL: i32 = 5;
 
 /// What came of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packed {
     /// sha256 of the compressed bytes, 64 digits.
     pub digest: String,

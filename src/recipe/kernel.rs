@@ -67,9 +67,9 @@ impl KernelRecipe {
         self.fragments.iter().chain(self.arch_fragments.get(&arch).into_iter().flatten())
     }
 
-    /// The architectures it knows.
+    /// The architectures it is for: those it has a table for, or all where it has none.
     pub fn arches(&self) -> Vec<Arch> {
-        self.arch_fragments.keys().copied().collect()
+        if self.arch_fragments.is_empty() { Arch::ALL.into() } else { self.arch_fragments.keys().copied().collect() }
     }
 
     /// Puts together a recipe and those it extends, itself first. A child's fragments come after its parent's.
@@ -147,10 +147,6 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
             Ok(arch) => fields.mistake(&entry.0, format!("a recipe writes `{arch}` for this architecture"), None),
             Err(error) => fields.mistake(&entry.0, error.to_string(), None),
         }
-    }
-    if arch_fragments.is_empty() && extends.is_none() {
-        let help = "[arch.x86_64]\nfragments = []";
-        fields.mistake_here("no architecture: a recipe needs an [arch.NAME] table for each one it supports", Some(help.into()));
     }
     let image = |table: &Fields<'_>, name| {
         let text = table.text(name)?;

@@ -80,7 +80,7 @@ impl Diagnose for Error {
     }
 }
 
-/// A command to be run with nothing of the caller's environment but `PATH`.
+/// A command to be run with nothing of the caller's environment but the search path.
 #[derive(Debug)]
 pub struct Command {
     program: OsString,
@@ -96,9 +96,7 @@ impl Command {
         let fixed = [("LC_ALL", "C"), ("TZ", "UTC"), ("HOME", "/nonexistent")];
         let mut env: BTreeMap<OsString, OsString> =
             fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        if let Some(path) = std::env::var_os("PATH") {
-            env.insert("PATH".into(), path);
-        }
+        env.insert("PATH".into(), std::env::join_paths(search_path()).unwrap_or_default());
         Self { program: program.into(), args: Vec::new(), env, dir: None, log: None }
     }
 
@@ -282,11 +280,19 @@ fn quote(word: &str) -> String {
     }
 }
 
-/// Where `program` lies on `PATH`.
+/// The caller's `PATH`, and where Debian keeps programs that an ordinary user's `PATH` leaves out (depmod, mke2fs).
+fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
+    dirs.extend(system.into_iter().filter(|dir| !dirs.contains(dir)).collect::<Vec<_>>());
+    dirs
+}
+
+/// Where a command of this name is found.
 pub fn find(program: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let paths = std::env::var_os("PATH")?;
-    std::env::split_paths(&paths).map(|dir| dir.join(program)).find(|path| {
+    search_path().into_iter().map(|dir| dir.join(program)).find(|path| {
         fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     })
 }

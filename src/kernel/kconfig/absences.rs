@@ -53,7 +53,10 @@ mod tests {
 
     #[test]
     fn only_what_a_user_can_decide_is_told() {
-        let tree = tree(&[("Kconfig", "config A\n\tbool \"a\"\nconfig B\n\tbool\nconfig C\n\ttristate \"c\"\nconfig D\n\tbool \"d\"\n")]);
+        let tree = tree(&[(
+            "Kconfig",
+            "config A\n\tbool \"a\"\nconfig B\n\tbool\nconfig C\n\ttristate \"c\"\nconfig D\n\tbool \"d\"\n",
+        )]);
         let ours = Config::parse("CONFIG_D=y\n# CONFIG_C is not set\n");
         let by_default = Config::parse("CONFIG_C=m\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_D=y\nCONFIG_N=5\n");
         assert_eq!(absences(&ours, &by_default, &tree), ["A", "C"]);

@@ -1,130 +1,11 @@
 //! Compares what was asked for with what the kernel made of it, and says why the two differ.
 
-use std::fmt;
-
 use super::config::Config;
-use super::eval::{Scope, Tri, listed, number};
-use super::fragment::{Origin, Request, Value};
+use super::eval::{Scope, Tri, number};
+use super::fragment::{Request, Value};
+use super::miss::{Miss, Why};
 use super::requested::Requested;
 use super::tree::{Kind, Symbol, Tree};
-
-/// A request that the resolved configuration does not meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Miss {
-    /// The symbol, without `CONFIG_`.
-    pub symbol: String,
-    /// Who asked.
-    pub origin: Origin,
-    /// What was asked for.
-    pub asked: Value,
-    /// What came of it.
-    pub got: Value,
-    /// Why.
-    pub why: Why,
-}
-
-/// Why a request was not met.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// This kernel has no such symbol.
-    Unknown {
-        /// The kernel's version.
-        version: String,
-        /// A symbol with a similar name.
-        did_you_mean: Option<String>,
-    },
-    /// Other architectures have it.
-    WrongArch {
-        /// Their `arch/` directories.
-        arches: Vec<String>,
-        /// The one that was asked.
-        asked: &'static str,
-    },
-    /// The symbol is of a type that has no such value.
-    WrongType {
-        /// What it takes.
-        takes: &'static str,
-    },
-    /// It cannot be asked for directly.
-    NoPrompt {
-        /// Where it is defined.
-        place: String,
-        /// The symbols that turn it on.
-        selected_by: Vec<String>,
-    },
-    /// Its dependencies do not hold.
-    Unmet {
-        /// Those that fail, with the values that make them fail.
-        terms: Vec<String>,
-    },
-    /// Symbols that are on hold it on.
-    ForcedOn {
-        /// These.
-        by: Vec<String>,
-    },
-    /// It is a member of a choice, one of which is on, and that is another one (or only this one).
-    Choice {
-        /// The member that is on.
-        chosen: String,
-        /// All members.
-        members: Vec<String>,
-    },
-    /// The number has bounds.
-    OutOfRange {
-        /// The least.
-        low: String,
-        /// The greatest.
-        high: String,
-    },
-    /// Nothing in the Kconfig files tells why.
-    Different,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { version, did_you_mean: None } => write!(f, "no such symbol in Linux {version}"),
-            Self::Unknown { version, did_you_mean: Some(other) } => {
-                write!(f, "no such symbol in Linux {version}; did you mean CONFIG_{other}?")
-            }
-            Self::WrongArch { arches, asked } => {
-                write!(f, "a symbol of {}, not of {asked}: give the line a condition such as `# [arm64]`", listed(arches))
-            }
-            Self::WrongType { takes } => write!(f, "it takes {takes}"),
-            Self::NoPrompt { place, selected_by } if selected_by.is_empty() => {
-                write!(f, "it has no prompt ({place}): nobody but the kernel decides about it")
-            }
-            Self::NoPrompt { place, selected_by } => write!(
-                f,
-                "it has no prompt ({place}), so it cannot be asked for directly: ask for what selects it ({})",
-                listed(selected_by)
-            ),
-            Self::Unmet { terms } => write!(f, "needs {}", terms.join(", ")),
-            Self::ForcedOn { by } => write!(f, "selected by {}", listed(by)),
-            Self::Choice { chosen, members } => {
-                write!(f, "one of a choice ({}), which fell on {chosen}", listed(members))
-            }
-            Self::OutOfRange { low, high } => write!(f, "it takes {low} to {high}"),
-            Self::Different => f.write_str("kconfig settled on it, the Kconfig files do not tell why"),
-        }
-    }
-}
-
-impl fmt::Display for Miss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { symbol, origin, asked, got, why } = self;
-        write!(f, "{origin}: CONFIG_{symbol}: ")?;
-        if matches!(why, Why::Unknown { .. } | Why::WrongArch { .. }) {
-            return why.fmt(f);
-        }
-        let got = match (asked, got) {
-            (Value::Literal(_), Value::No) => "nothing".into(),
-            (_, got) => got.told(),
-        };
-        let asked = if *asked == Value::No { "asked off".into() } else { format!("asked for {}", asked.told()) };
-        write!(f, "{asked}, got {got}: {why}")
-    }
-}
 
 /// All requests that `config` does not meet, in the order of the fragments.
 pub(super) fn check(requested: &Requested, config: &Config, tree: &Tree) -> Vec<Miss> {
@@ -167,7 +48,7 @@ fn unknown(request: &Request, requested: &Requested, tree: &Tree) -> Why {
         let did_you_mean = tree.nearest(&request.symbol).map(str::to_owned);
         Why::Unknown { version: requested.version.to_string(), did_you_mean }
     } else {
-        Why::WrongArch { arches, asked: requested.arch.name() }
+        Why::WrongArch { arches, asked: requested.arch }
     }
 }
 
@@ -183,7 +64,8 @@ fn why(request: &Request, symbol: &Symbol, scope: Scope<'_>) -> Why {
             let worth = condition.as_ref().map_or(Tri::Yes, |condition| scope.eval(condition));
             scope.symbol(by).min(worth) > Tri::from(asked)
         };
-        let mut by: Vec<_> = scope.tree.selectors(name).iter().filter(holds).map(|(by, _)| by.clone()).collect();
+        let mut by: Vec<_> =
+            scope.tree.selectors(name).iter().filter(holds).map(|(by, _)| by.clone()).collect();
         by.sort();
         by.dedup();
         if !by.is_empty() {
@@ -199,7 +81,8 @@ fn why(request: &Request, symbol: &Symbol, scope: Scope<'_>) -> Why {
         selected_by.dedup();
         return Why::NoPrompt { place: symbol.definitions[0].place.clone(), selected_by };
     }
-    let needed = if *asked == Value::Yes && symbol.kind == Some(Kind::Tristate) { Tri::Yes } else { Tri::Module };
+    let needed =
+        if *asked == Value::Yes && symbol.kind == Some(Kind::Tristate) { Tri::Yes } else { Tri::Module };
     // That the tools can do what `$(cc-option,…)` asks is doubted only where nothing else explains the miss.
     for tools in [true, false] {
         let terms = unmet(symbol, needed, Scope { tools, ..scope });
@@ -248,4 +131,195 @@ fn out_of_range(symbol: &Symbol, asked: &Value, scope: Scope<'_>) -> Option<Why>
     let (low, high) = (scope.text(low)?, scope.text(high)?);
     let within = (number(&low)?..=number(&high)?).contains(&number(text)?);
     (!within).then_some(Why::OutOfRange { low, high })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fragment::parse;
+    use super::super::tree::tests::tree;
+    use super::*;
+    use crate::arch::Arch;
+
+    const KCONFIG: &str = r#"
+config MODULES
+	bool "modules"
+config NET
+	bool "net"
+config BLOCK
+	tristate "block"
+config BTRFS_FS
+	tristate "btrfs"
+	depends on BLOCK
+	select LIB
+	select XOR if NET
+config LIB
+	tristate
+config XOR
+	bool "xor"
+config HIDDEN
+	tristate
+config EXPERT
+	bool "expert"
+config DEFAULTED
+	bool "defaulted" if EXPERT
+	default y
+config TOOLS
+	bool "tools"
+	depends on $(cc-option,-mfoo)
+choice
+	prompt "which"
+config SLAB
+	bool "slab"
+config SLUB
+	bool "slub"
+endchoice
+config NR_CPUS
+	int "cpus"
+	range 2 64 if NET
+config START
+	hex "start"
+config NAME
+	string "name"
+config TWICE
+	bool "one"
+	depends on A && B
+config TWICE
+	bool "two"
+	depends on EXPERT
+config VIRTIO_MENU
+	bool "menu"
+source "arch/$(SRCARCH)/Kconfig"
+"#;
+
+    /// What is told of the requests in `fragment` where kconfig made `config` of them.
+    fn told(fragment: &str, config: &str) -> Vec<String> {
+        let tree = tree(&[
+            ("Kconfig", KCONFIG),
+            ("arch/x86/Kconfig", "config X86\n\tbool\n"),
+            ("arch/arm64/Kconfig", "config ARM64_VHE\n\tbool\n"),
+        ]);
+        let version = "5.10.262".parse().unwrap();
+        let requested = Requested::merge(parse("f", fragment).unwrap(), &version, Arch::X86_64);
+        check(&requested, &Config::parse(config), &tree).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_way_to_be_met_is_met() {
+        let cases = [
+            ("CONFIG_NET=y", "CONFIG_NET=y"),
+            ("CONFIG_BLOCK=m", "CONFIG_BLOCK=m"),
+            ("# CONFIG_NET is not set", "# CONFIG_NET is not set"),
+            ("# CONFIG_NET is not set", ""),
+            ("# CONFIG_NR_CPUS is not set", ""),
+            ("# CONFIG_NO_SUCH_THING is not set", ""),
+            ("CONFIG_NR_CPUS=64", "CONFIG_NR_CPUS=64"),
+            ("CONFIG_START=0x10", "CONFIG_START=0x10"),
+            ("CONFIG_NAME=\"a\"", "CONFIG_NAME=\"a\""),
+            ("CONFIG_NAME=\"\"", ""),
+            ("CONFIG_NO_SUCH_THING=y # [if-known]", ""),
+            ("CONFIG_ARM64_VHE=y # [arm64]", ""),
+            ("CONFIG_LIB=m", "CONFIG_LIB=m"),
+        ];
+        for (fragment, config) in cases {
+            assert_eq!(told(fragment, config), [""; 0], "{fragment}");
+        }
+    }
+
+    #[test]
+    fn every_miss_says_why() {
+        let cases = [
+            ("CONFIG_BTRFS_SF=m", "", "no such symbol in Linux 5.10.262; did you mean CONFIG_BTRFS_FS?"),
+            ("CONFIG_QUITE_ANOTHER=y", "", "no such symbol in Linux 5.10.262"),
+            (
+                "CONFIG_ARM64_VHE=y",
+                "",
+                "a symbol of arm64, not of x86_64: give the line the condition `# [arm64]`",
+            ),
+            ("CONFIG_NET=m", "", "asked for =m, got off: it takes y or n: it cannot be a module"),
+            ("CONFIG_NET=5", "", "asked for =5, got nothing: it takes y or n: it cannot be a module"),
+            ("CONFIG_NR_CPUS=y", "CONFIG_NR_CPUS=2", "asked for =y, got =2: it takes a decimal number"),
+            ("CONFIG_NAME=5", "CONFIG_NAME=\"\"", "asked for =5, got =\"\": it takes a \"string\""),
+            ("CONFIG_BTRFS_FS=m", "CONFIG_MODULES=y", "asked for =m, got off: needs BLOCK (off)"),
+            (
+                "CONFIG_BTRFS_FS=y",
+                "CONFIG_MODULES=y\nCONFIG_BLOCK=m\nCONFIG_BTRFS_FS=m",
+                "asked for =y, got =m: needs BLOCK (=m)",
+            ),
+            ("CONFIG_BLOCK=m", "CONFIG_BLOCK=y", "asked for =m, got =y: needs MODULES (off)"),
+            (
+                "# CONFIG_XOR is not set",
+                "CONFIG_NET=y\nCONFIG_BTRFS_FS=m\nCONFIG_XOR=y",
+                "asked off, got =y: selected by BTRFS_FS",
+            ),
+            ("CONFIG_LIB=m", "CONFIG_BTRFS_FS=y\nCONFIG_LIB=y", "asked for =m, got =y: selected by BTRFS_FS"),
+            (
+                "CONFIG_LIB=y",
+                "",
+                "asked for =y, got off: it has no prompt (Kconfig:13), so it cannot be asked for directly: \
+                 ask for what selects it (BTRFS_FS)",
+            ),
+            (
+                "CONFIG_HIDDEN=m",
+                "",
+                "asked for =m, got off: it has no prompt (Kconfig:17): nobody but the kernel decides about it",
+            ),
+            ("# CONFIG_DEFAULTED is not set", "CONFIG_DEFAULTED=y", "asked off, got =y: needs EXPERT (off)"),
+            (
+                "CONFIG_TOOLS=y",
+                "",
+                "asked for =y, got off: needs $(cc-option,-mfoo) (the compiler or another tool lacks it)",
+            ),
+            (
+                "CONFIG_SLAB=y",
+                "CONFIG_SLUB=y",
+                "asked for =y, got off: one of a choice (SLAB, SLUB), which fell on SLUB",
+            ),
+            (
+                "# CONFIG_SLUB is not set",
+                "CONFIG_SLUB=y",
+                "asked off, got =y: one of a choice (SLAB, SLUB), which fell on SLUB",
+            ),
+            (
+                "CONFIG_NR_CPUS=512",
+                "CONFIG_NET=y\nCONFIG_NR_CPUS=64",
+                "asked for =512, got =64: it takes 2 to 64",
+            ),
+            (
+                "CONFIG_NR_CPUS=512",
+                "CONFIG_NR_CPUS=64",
+                "asked for =512, got =64: kconfig settled on it, the Kconfig files do not tell why",
+            ),
+            (
+                "CONFIG_NAME=\"a\"",
+                "CONFIG_NAME=\"b\"",
+                "asked for =\"a\", got =\"b\": kconfig settled on it, the Kconfig files do not tell why",
+            ),
+            ("CONFIG_TWICE=y", "", "asked for =y, got off: needs EXPERT (off)"),
+        ];
+        for (fragment, config, message) in cases {
+            let symbol = fragment.trim_start_matches("# ").split(['=', ' ']).next().unwrap();
+            assert_eq!(told(fragment, config), [format!("f:1: {symbol}: {message}")], "{fragment}");
+        }
+    }
+
+    #[test]
+    fn all_misses_come_at_once_in_the_order_of_the_fragment() {
+        let misses = told("CONFIG_XOR=y\nCONFIG_NET=y\nCONFIG_BLOCK=m\nCONFIG_EXPERT=y\n", "CONFIG_NET=y\n");
+        let starts: Vec<_> = misses.iter().map(|miss| &miss[..miss.find(": ").unwrap()]).collect();
+        assert_eq!(starts, ["f:1", "f:3", "f:4"]);
+    }
+
+    #[test]
+    fn an_unknown_symbol_asked_off_is_noted() {
+        let tree = tree(&[
+            ("Kconfig", KCONFIG),
+            ("arch/x86/Kconfig", ""),
+            ("arch/arm64/Kconfig", "config ARM64_VHE\n"),
+        ]);
+        let fragment = "# CONFIG_BTRFS_SF is not set\n# CONFIG_ARM64_VHE is not set\n# CONFIG_GONE is not set # [if-known]\n";
+        let requested =
+            Requested::merge(parse("f", fragment).unwrap(), &"5.10".parse().unwrap(), Arch::X86_64);
+        let expected = "f:1: CONFIG_BTRFS_SF: no such symbol in Linux 5.10; did you mean CONFIG_BTRFS_FS?";
+        assert_eq!(notes(&requested, &tree), [expected]);
+    }
 }

@@ -12,7 +12,9 @@ impl Config {
     /// Reads the text of a `.config`; what is not a symbol's line is left out.
     pub fn parse(text: &str) -> Self {
         let symbol = |line: &str| -> Option<(String, Value)> {
-            if let Some(off) = line.strip_prefix("# CONFIG_").and_then(|rest| rest.strip_suffix(" is not set")) {
+            if let Some(off) =
+                line.strip_prefix("# CONFIG_").and_then(|rest| rest.strip_suffix(" is not set"))
+            {
                 return Some((off.to_owned(), Value::No));
             }
             let (symbol, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;

@@ -1,15 +1,17 @@
 //! Has the kernel's own kconfig resolve what was asked for, then checks what came of it, before anything is compiled.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
 use fs_err as fs;
 
 use super::absences::absences;
-use super::check::{Miss, check, notes};
+use super::check::{check, notes};
 use super::config::Config;
 use super::fragment::Mistake;
 use super::leaks::{Leak, leaks};
+use super::miss::Miss;
 use super::requested::Requested;
 use super::tree::Tree;
 use crate::arch::Arch;
@@ -96,7 +98,8 @@ impl Diagnose for Error {
                 "change the lines named above, or add the cure to a fragment of the recipe".into()
             }
             Self::Refused { .. } => {
-                "ask for what is missing too, drop the line, or limit it: `# [>=5.4, x86_64]`, `# [if-known]`".into()
+                "ask for what is missing too, drop the line, or limit it: `# [>=5.4, x86_64]`, `# [if-known]`"
+                    .into()
             }
             Self::Make(error) => return error.hint(),
             Self::Tree(_) | Self::Io(_) => return None,
@@ -128,10 +131,13 @@ fn count(number: usize, what: &str) -> String {
 /// asks the compiler what it can do.
 pub fn make(source: &Path, build: &Path, arch: Arch) -> io::Result<Command> {
     // make reads a relative O= from within the source.
-    let build = std::path::absolute(build)?;
+    let mut output = OsString::from("O=");
+    output.push(std::path::absolute(build)?);
     Ok(Command::new("make")
+        .arg("-C")
+        .arg(source)
+        .arg(output)
         .args([format!("ARCH={arch}"), format!("CROSS_COMPILE={}", arch.cross_compile()), "WERROR=0".into()])
-        .args(["-C".into(), source.as_os_str().to_owned(), [c"O=".to_bytes(), build.as_os_str().as_encoded_bytes()].concat().into_os()])
         // Set, though empty, it keeps the kernel from looking for a git checkout.
         .env("LOCALVERSION", ""))
 }
@@ -145,7 +151,7 @@ impl Configure<'_> {
         let text = self.requested.text(|symbol| tree.symbol(symbol).is_some());
         fs::write(self.build.join("requested.config"), text)?;
 
-        let begun = fs::metadata(self.log).map_or(0, |meta| meta.len());
+        let begun = fs::read(self.log).map_or(0, |log| log.len());
         let (config, text) = self.resolve(self.base, ".config")?;
         let (misses, leaks) = (check(self.requested, &config, &tree), leaks(&config, self.requested));
         if !misses.is_empty() || !leaks.is_empty() {
@@ -153,7 +159,7 @@ impl Configure<'_> {
         }
         let log = fs::read(self.log)?;
         let mut notes = notes(self.requested, &tree);
-        notes.extend(warnings(&String::from_utf8_lossy(log.get(usize::try_from(begun).unwrap_or(0)..).unwrap_or(&[]))));
+        notes.extend(warnings(&String::from_utf8_lossy(&log[begun.min(log.len())..])));
         // In the same directory, as kconfig's own program is compiled there; `.config` stays.
         let (by_default, _) = self.resolve("alldefconfig", "alldef.config")?;
         Ok(Configured { absences: absences(&config, &by_default, &tree), config, text, notes })
@@ -180,7 +186,7 @@ fn warnings(log: &str) -> Vec<String> {
             unmet = line.starts_with("WARNING: ");
             warnings.push(format!("kconfig: {}", line.trim_start_matches("WARNING: ")));
         } else if unmet && line.starts_with("  ") {
-            warnings.last_mut().into_iter().for_each(|last| *last += &format!("; {}", line.trim()));
+            warnings.last_mut().into_iter().for_each(|last| last.extend(["; ", line.trim()]));
         } else {
             unmet = false;
         }
@@ -188,4 +194,79 @@ fn warnings(log: &str) -> Vec<String> {
     warnings.sort();
     warnings.dedup();
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fragment::parse;
+    use super::*;
+
+    /// Stands in for a kernel tree: its kconfig refuses B, and turns SWAP on by default.
+    const MAKEFILE: &str = "\
+allnoconfig:
+	@echo 'requested.config:1:warning: override: A changes choice state' >&2
+	grep -v CONFIG_B $(O)/$(KCONFIG_ALLCONFIG) > $(O)/$(KCONFIG_CONFIG)
+alldefconfig:
+	(cat $(O)/$(KCONFIG_ALLCONFIG); echo CONFIG_SWAP=y) > $(O)/$(KCONFIG_CONFIG)
+";
+    const KCONFIG: &str = "config A\n\tbool \"a\"\nconfig B\n\tbool \"b\"\n\tdepends on C\nconfig C\n\tbool \"c\"\n\
+                           config IKHEADERS\n\tbool \"headers\"\nconfig SWAP\n\tbool \"swap\"\n";
+
+    fn configured(base: &str, fragment: &str) -> Result<Configured, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let [source, build, log] = ["source", "build", "log"].map(|name| dir.path().join(name));
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("Makefile"), MAKEFILE).unwrap();
+        fs::write(source.join("Kconfig"), KCONFIG).unwrap();
+        let requests = parse("f", fragment).unwrap();
+        let requested = Requested::merge(requests, &"5.10.262".parse().unwrap(), Arch::X86_64);
+        let cancel = Cancel::default();
+        Configure { source: &source, build: &build, base, requested: &requested, log: &log, cancel: &cancel }
+            .run()
+    }
+
+    #[test]
+    fn what_is_met_comes_back_with_its_absences_and_notes() {
+        let done = configured(
+            "allnoconfig",
+            "CONFIG_A=y\nCONFIG_NEW=y # [if-known]\n# CONFIG_OTHERWISE is not set\n",
+        )
+        .unwrap();
+        assert_eq!(done.text, "CONFIG_A=y\n# CONFIG_OTHERWISE is not set\n");
+        assert_eq!(done.absences, ["SWAP"]);
+        assert_eq!(
+            done.notes,
+            [
+                "f:3: CONFIG_OTHERWISE: no such symbol in Linux 5.10.262",
+                "kconfig: requested.config:1:warning: override: A changes choice state",
+            ]
+        );
+    }
+
+    #[test]
+    fn misses_and_leaks_are_told_together() {
+        let error = configured("allnoconfig", "CONFIG_B=y\nCONFIG_IKHEADERS=y\n").unwrap_err();
+        let sentence = "the configuration of Linux 5.10.262 for x86_64 does not come out as asked: 1 miss, 1 reproducibility leak";
+        assert_eq!(error.to_string(), sentence);
+        assert_eq!(error.class(), Class::Recipe);
+        let detail = error.detail().unwrap();
+        let (miss, leak) = detail.split_once('\n').unwrap();
+        assert_eq!(miss, "f:1: CONFIG_B: asked for =y, got off: needs C (off)");
+        assert!(leak.starts_with("f:2: CONFIG_IKHEADERS=y is not reproducible: "), "{leak}");
+    }
+
+    #[test]
+    fn a_failing_make_is_a_failed_build() {
+        let error = configured("no-such-target", "CONFIG_A=y\n").unwrap_err();
+        assert_eq!(error.class(), Class::Build);
+        assert!(error.detail().unwrap().contains("no-such-target"));
+    }
+
+    #[test]
+    fn warnings_are_gathered_each_once() {
+        let log = "  HOSTCC x\nrequested.config:1:warning: a\n\nWARNING: unmet direct dependencies detected for X\n  \
+                   Depends on [n]: NET [=n]\n  Selected by [y]:\n  - Y [=y]\n\n  HOSTLD y\nrequested.config:1:warning: a\n";
+        let unmet = "kconfig: unmet direct dependencies detected for X; Depends on [n]: NET [=n]; Selected by [y]:; - Y [=y]";
+        assert_eq!(warnings(log), ["kconfig: requested.config:1:warning: a", unmet]);
+    }
 }

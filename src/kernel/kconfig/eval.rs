@@ -81,7 +81,9 @@ impl Scope<'_> {
             Operand::Word(word) => Some(match (self.config.get(word), self.tree.symbol(word)) {
                 (Value::Literal(text), _) => text.trim_matches('"').to_owned(),
                 (Value::No, None) => word.clone(),
-                (Value::No, Some(symbol)) if !matches!(symbol.kind, Some(Kind::Bool | Kind::Tristate)) => String::new(),
+                (Value::No, Some(symbol)) if !matches!(symbol.kind, Some(Kind::Bool | Kind::Tristate)) => {
+                    String::new()
+                }
                 (value, _) => value.to_string(),
             }),
         }
@@ -101,7 +103,9 @@ impl Scope<'_> {
             return;
         }
         if let Expr::All(parts) = expr {
-            parts.iter().for_each(|part| self.collect_unmet(part, needed, terms));
+            for part in parts {
+                self.collect_unmet(part, needed, terms);
+            }
         } else {
             let term = self.describe(expr);
             if !terms.contains(&term) {
@@ -174,9 +178,12 @@ pub(super) fn listed<T: ToString>(names: impl IntoIterator<Item = T>) -> String 
     names.join(", ")
 }
 
-/// Compares as kconfig does: as numbers where both are, else as text.
+/// Compares as kconfig does: as numbers where both are, n < m < y where both are of these, else as text.
 fn compare(left: &str, comparison: Comparison, right: &str) -> bool {
-    let order = match (number(left), number(right)) {
+    let rank = |text: &str| {
+        ["n", "m", "y"].iter().position(|value| *value == text).and_then(|rank| rank.try_into().ok())
+    };
+    let order = match (number(left).or_else(|| rank(left)), number(right).or_else(|| rank(right))) {
         (Some(left), Some(right)) => left.cmp(&right),
         _ => left.cmp(right),
     };
@@ -229,6 +236,7 @@ mod tests {
             ("B || C", Tri::Module),
             ("A && (C || B) && !C", Tri::Module),
             ("B=m", Tri::Yes),
+            ("A > B && B >= m && C < B", Tri::Yes),
             ("B!=y", Tri::Yes),
             ("C=n", Tri::Yes),
             ("C || C=n", Tri::Yes),

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::arch::Arch;
-use crate::version::Version;
+pub use super::condition::Condition;
 
 /// What is asked of a symbol, or what a resolved configuration has for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +21,11 @@ impl Value {
     /// Reads what stands behind `=` in a `.config`, as far as it is well-formed.
     pub fn read(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('-').unwrap_or(text);
-        let number = digits.bytes().all(|c| c.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-        let hex = text.strip_prefix("0x").is_some_and(|t| !t.is_empty() && t.bytes().all(|c| c.is_ascii_hexdigit()));
+        let number =
+            digits.bytes().all(|c| c.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+        let hex = text
+            .strip_prefix("0x")
+            .is_some_and(|t| !t.is_empty() && t.bytes().all(|c| c.is_ascii_hexdigit()));
         match text {
             "y" => Some(Self::Yes),
             "m" => Some(Self::Module),
@@ -69,40 +71,6 @@ pub struct Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
-    }
-}
-
-/// When a request applies; all that is named must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
-    /// `>=X.Y`
-    pub from: Option<Version>,
-    /// `<X.Y`
-    pub below: Option<Version>,
-    /// `x86_64` or `arm64`
-    pub arch: Option<Arch>,
-    /// `if-known`: only where the kernel tree defines the symbol.
-    pub if_known: bool,
-}
-
-impl Condition {
-    /// Whether all but `if-known`, which only a kernel tree can tell, hold.
-    pub(super) fn holds(&self, version: &Version, arch: Arch) -> bool {
-        self.from.as_ref().is_none_or(|from| version >= from)
-            && self.below.as_ref().is_none_or(|below| version < below)
-            && self.arch.is_none_or(|only| only == arch)
-    }
-}
-
-impl fmt::Display for Condition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = [
-            self.from.as_ref().map(|version| format!(">={version}")),
-            self.below.as_ref().map(|version| format!("<{version}")),
-            self.arch.map(|arch| arch.to_string()),
-            self.if_known.then(|| "if-known".to_owned()),
-        ];
-        f.write_str(&words.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -179,8 +147,10 @@ fn parse_line(line: &str) -> Result<Option<(&str, Value, Condition)>, String> {
     let rest = rest.trim();
     match rest.strip_prefix('#') {
         None if rest.is_empty() => Ok(Some((symbol, value, Condition::default()))),
-        None => Err(format!("`{rest}` stands behind the value: a comment begins with `#`, a string stands in `\"`")),
-        Some(comment) => Ok(Some((symbol, value, condition(comment.trim())?))),
+        None => Err(format!(
+            "`{rest}` stands behind the value: a comment begins with `#`, a string stands in `\"`"
+        )),
+        Some(comment) => Ok(Some((symbol, value, Condition::read(comment.trim())?))),
     }
 }
 
@@ -197,7 +167,9 @@ fn asked_off(line: &str) -> Result<Option<(&str, &str)>, String> {
     if line.starts_with(&exact) && (comment.is_empty() || comment.starts_with('#')) {
         Ok(Some((symbol, rest)))
     } else {
-        Err(format!("did you mean `{exact}`? (a comment behind it begins with `#`; prose must begin otherwise)"))
+        Err(format!(
+            "did you mean `{exact}`? (a comment behind it begins with `#`; prose must begin otherwise)"
+        ))
     }
 }
 
@@ -206,7 +178,8 @@ fn assignment(line: &str) -> Result<(&str, Value, &str), String> {
     let shape = "a line is `CONFIG_X=value`, `# CONFIG_X is not set` or a comment behind `#`";
     let trimmed = line.trim_start();
     let (name, rest) = split_symbol(trimmed);
-    let Some(value) = rest.trim_start().strip_prefix('=').map(str::trim_start).filter(|_| !name.is_empty()) else {
+    let Some(value) = rest.trim_start().strip_prefix('=').map(str::trim_start).filter(|_| !name.is_empty())
+    else {
         return Err(shape.to_owned());
     };
     let symbol = match name.strip_prefix("CONFIG_") {
@@ -218,7 +191,9 @@ fn assignment(line: &str) -> Result<(&str, Value, &str), String> {
         return Err(meant_value(""));
     }
     if !line.starts_with(&format!("{name}={value}")) {
-        return Err(format!("no space may stand before the name or round `=`: did you mean `{name}={value}`?"));
+        return Err(format!(
+            "no space may stand before the name or round `=`: did you mean `{name}={value}`?"
+        ));
     }
     let end = if value.starts_with('"') {
         string_end(value).ok_or("the string does not end: close it with `\"`")?
@@ -248,36 +223,6 @@ fn meant_value(word: &str) -> String {
     format!("did you mean `{meant}`? (y, m, n, a number or a \"string\")")
 }
 
-/// Reads a trailing comment's bracket, if it begins with one.
-fn condition(comment: &str) -> Result<Condition, String> {
-    let mut condition = Condition::default();
-    let Some(rest) = comment.strip_prefix('[') else { return Ok(condition) };
-    let (words, _) = rest.split_once(']').ok_or("the condition does not end: close it with `]`")?;
-    for word in words.split(',').map(str::trim) {
-        let twice = if let Some(version) = word.strip_prefix(">=") {
-            condition.from.replace(version.parse().map_err(|error| format!("in `[{words}]`: {error}"))?).is_some()
-        } else if let Some(version) = word.strip_prefix('<').filter(|rest| !rest.starts_with('=')) {
-            condition.below.replace(version.parse().map_err(|error| format!("in `[{words}]`: {error}"))?).is_some()
-        } else if word == "if-known" {
-            std::mem::replace(&mut condition.if_known, true)
-        } else {
-            match word.parse::<Arch>() {
-                Ok(arch) if arch.name() == word => condition.arch.replace(arch).is_some(),
-                other => {
-                    let meant = other.map_or(String::new(), |arch| format!(": did you mean `{arch}`?"));
-                    return Err(format!(
-                        "`{word}` is not a condition{meant} (`>=X.Y`, `<X.Y`, `x86_64`, `arm64`, `if-known` are)"
-                    ));
-                }
-            }
-        };
-        if twice {
-            return Err(format!("`[{words}]` says two things of one kind: put them on two lines"));
-        }
-    }
-    Ok(condition)
-}
-
 /// Splits off the longest prefix that can be a symbol.
 fn split_symbol(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len()))
@@ -305,6 +250,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::arch::Arch;
+    use crate::version::Version;
 
     fn parsed(text: &str) -> Vec<String> {
         parse("f", text).unwrap().iter().map(ToString::to_string).collect()
@@ -324,14 +271,19 @@ mod tests {
             ("CONFIG_H=\"a # \\\" b\" # [arm64]", "CONFIG_H=\"a # \\\" b\" # [arm64]"),
             ("CONFIG_H=\"\"", "CONFIG_H=\"\""),
             ("CONFIG_A=y # [<5.17] part of nf_tables since", "CONFIG_A=y # [<5.17]"),
-            ("CONFIG_A=y # [if-known,x86_64 , >=4.19.3, <6.0] why", "CONFIG_A=y # [>=4.19.3, <6.0, x86_64, if-known]"),
+            (
+                "CONFIG_A=y # [if-known,x86_64 , >=4.19.3, <6.0] why",
+                "CONFIG_A=y # [>=4.19.3, <6.0, x86_64, if-known]",
+            ),
             ("# CONFIG_A is not set # [arm64]", "# CONFIG_A is not set # [arm64]"),
             ("CONFIG_A=y # see [1]", "CONFIG_A=y"),
         ];
         for (text, expected) in cases {
             assert_eq!(parsed(text), [expected], "{text}");
         }
-        for comment in ["", "   ", "# prose", "#prose", "  # prose", "# CONFIG_A=y", "# CONFIG_A was once here"] {
+        for comment in
+            ["", "   ", "# prose", "#prose", "  # prose", "# CONFIG_A=y", "# CONFIG_A was once here"]
+        {
             assert_eq!(parsed(comment), [""; 0], "{comment}");
         }
     }
@@ -420,7 +372,7 @@ mod tests {
             for (index, request) in requests.iter_mut().enumerate() {
                 request.origin.line = index + 1;
             }
-            let text: String = requests.iter().map(|request| format!("{request}\n")).collect();
+            let text = requests.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
             prop_assert_eq!(parse("f", &text), Ok(requests));
         }
 

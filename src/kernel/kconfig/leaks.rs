@@ -26,7 +26,10 @@ impl fmt::Display for Leak {
         let Self { symbol, value, why, cure, origin } = self;
         match origin {
             Some(origin) => write!(f, "{origin}: CONFIG_{symbol}={value} is not reproducible: {why}; {cure}"),
-            None => write!(f, "CONFIG_{symbol}={value}, which no fragment asks for, is not reproducible: {why}; {cure}"),
+            None => write!(
+                f,
+                "CONFIG_{symbol}={value}, which no fragment asks for, is not reproducible: {why}; {cure}"
+            ),
         }
     }
 }
@@ -62,11 +65,16 @@ const SEED: &str = "each build draws a new random seed";
 
 // BUILD_SALT is not among them: it is a constant of the configuration, and the step's key has it.
 const KNOWN: [Known; 20] = [
-    on("MODULE_SIG_ALL", "modules are signed while they are installed, with a key that is not part of the inputs"),
+    on(
+        "MODULE_SIG_ALL",
+        "modules are signed while they are installed, with a key that is not part of the inputs",
+    ),
     Known {
         symbol: "MODULE_SIG_KEY",
         why: "its certificate is built into the kernel, and each build makes certs/signing_key.pem anew",
-        cure: Cure::Say("write `# CONFIG_MODULE_SIG is not set`, or the empty string here to leave the key out"),
+        cure: Cure::Say(
+            "write `# CONFIG_MODULE_SIG is not set`, or the empty string here to leave the key out",
+        ),
         through: &["MODULE_SIG", "MODULE_SIG_FORCE", "IMA_APPRAISE_MODSIG"],
     },
     on("GCC_PLUGIN_RANDSTRUCT", SEED),
@@ -83,8 +91,12 @@ const KNOWN: [Known; 20] = [
         ..on("DEBUG_INFO", "the paths of the build are in every object")
     },
     on("GCOV_KERNEL", "the paths of the object tree are compiled in"),
-    // The archive takes whatever headers there are at the moment; init/ writes compile.h while kernel/ packs.
-    on("IKHEADERS", "its archive has include/generated/compile.h in it or not, as parallel make happens to go"),
+    // gen_kheaders.sh does set times, owners and order; but init/ writes compile.h while kernel/ packs.
+    on(
+        "IKHEADERS",
+        "the machine's own perl, tar and xz pack its archive, which before 6.1 has compile.h in it or not, \
+         as parallel make happens to go",
+    ),
     on("LOCALVERSION_AUTO", "the release depends on the state of a git checkout"),
     text("LOCALVERSION", "the release must be the version alone, as it names /lib/modules/VERSION"),
     text("INITRAMFS_SOURCE", FILE),
@@ -102,9 +114,9 @@ const KNOWN: [Known; 20] = [
 pub(super) fn leaks(config: &Config, requested: &Requested) -> Vec<Leak> {
     let leaking = |known: &&Known| !config.get(known.symbol).is_nothing();
     let leak = |known: &Known| {
-        let asked = std::iter::once(&known.symbol).chain(known.through).find_map(|symbol| {
-            requested.get(symbol).filter(|request| !request.value.is_nothing())
-        });
+        let asked = std::iter::once(&known.symbol)
+            .chain(known.through)
+            .find_map(|symbol| requested.get(symbol).filter(|request| !request.value.is_nothing()));
         Leak {
             symbol: known.symbol,
             value: config.get(known.symbol).clone(),
@@ -135,10 +147,14 @@ mod tests {
     #[test]
     fn every_known_leak_is_found() {
         for known in &KNOWN {
-            let value = if matches!(known.cure, Cure::Off) || known.symbol == "DEBUG_INFO" { "y" } else { "\"x\"" };
+            let value =
+                if matches!(known.cure, Cure::Off) || known.symbol == "DEBUG_INFO" { "y" } else { "\"x\"" };
             let told = told(&format!("CONFIG_{}={value}\n", known.symbol), "");
             assert_eq!(told.len(), 1, "{}", known.symbol);
-            assert!(told[0].starts_with(&format!("CONFIG_{}={value}, which no fragment asks for", known.symbol)), "{told:?}");
+            assert!(
+                told[0].starts_with(&format!("CONFIG_{}={value}, which no fragment asks for", known.symbol)),
+                "{told:?}"
+            );
         }
     }
 
@@ -151,7 +167,8 @@ mod tests {
 
     #[test]
     fn who_asked_is_named_even_where_another_symbol_was_asked_for() {
-        let fragment = "# CONFIG_GCOV_KERNEL is not set\nCONFIG_DEBUG_INFO_DWARF4=y\nCONFIG_LOCALVERSION=\"-fc\"\n";
+        let fragment =
+            "# CONFIG_GCOV_KERNEL is not set\nCONFIG_DEBUG_INFO_DWARF4=y\nCONFIG_LOCALVERSION=\"-fc\"\n";
         let config = "CONFIG_DEBUG_INFO=y\nCONFIG_DEBUG_INFO_DWARF4=y\nCONFIG_LOCALVERSION=\"-fc\"\n";
         assert_eq!(
             told(config, fragment),

@@ -77,7 +77,8 @@ impl Requested {
 
     /// The text for `KCONFIG_ALLCONFIG`, without the `if-known` requests for symbols that are not `known`.
     pub fn text(&self, known: impl Fn(&str) -> bool) -> String {
-        let asked = self.requests.iter().filter(|request| !request.condition.if_known || known(&request.symbol));
+        let asked =
+            self.requests.iter().filter(|request| !request.condition.if_known || known(&request.symbol));
         asked.map(|request| line(&request.symbol, &request.value) + "\n").collect()
     }
 }
@@ -105,7 +106,11 @@ mod tests {
     #[test]
     fn comments_origins_and_order_do_not_change_the_canonical_text() {
         let version = "5.10".parse().unwrap();
-        let canonical = |text| Requested::merge(parse("f", text).unwrap(), &version, Arch::X86_64).canonical();
-        assert_eq!(canonical("CONFIG_A=y\nCONFIG_B=y"), canonical("# why\n\nCONFIG_B=y # [x86_64] so\nCONFIG_A=y"));
+        let canonical =
+            |text| Requested::merge(parse("f", text).unwrap(), &version, Arch::X86_64).canonical();
+        assert_eq!(
+            canonical("CONFIG_A=y\nCONFIG_B=y"),
+            canonical("# why\n\nCONFIG_B=y # [x86_64] so\nCONFIG_A=y")
+        );
     }
 }

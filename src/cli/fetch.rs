@@ -1,0 +1,30 @@
+//! `imgbuild fetch`.
+
+use clap::Args;
+
+use super::{Context, Failure};
+use crate::plan;
+use crate::version::Version;
+
+/// Download and verify kernel sources, for building offline later
+#[derive(Debug, Args)]
+pub(super) struct Fetch {
+    /// A pinned version (5.10.262), or a series (5.10) for its newest pinned one
+    #[arg(value_name = "VERSION", required = true)]
+    versions: Vec<Version>,
+}
+
+impl Fetch {
+    pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
+        let lock = context.lock(&context.catalogue()?)?;
+        let mirrors = context.mirrors(&lock)?;
+        let store = context.store()?;
+        for version in &self.versions {
+            let pin = lock.kernel(version)?;
+            let locate = || mirrors.locate(&lock, pin);
+            let fetched = crate::fetch::fetch(pin, locate, &store.downloads(), &context.watch).map_err(plan::Error::from)?;
+            context.print(&format!("{} {}\n", pin.version, fetched.path.display()))?;
+        }
+        Ok(())
+    }
+}

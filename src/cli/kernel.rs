@@ -1,0 +1,116 @@
+//! `imgbuild kernel`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Context, Failure, Format};
+use crate::plan::kernel::{Built, Flavour, Line, Plan, Request};
+use crate::step::human;
+use crate::version::Version;
+
+/// Which kernels: shared by the commands that name some.
+#[derive(Debug, Args)]
+pub(super) struct Selection {
+    /// A pinned version (5.10.262), or a series (5.10) for its newest pinned one
+    #[arg(value_name = "VERSION", required = true)]
+    versions: Vec<Version>,
+    /// x86_64 (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<String>,
+    /// A recipe of the catalogue [default: firecracker]
+    #[arg(long, value_name = "NAME")]
+    flavour: Option<String>,
+    /// A recipe in a file of your own
+    #[arg(long, value_name = "PATH", conflicts_with = "flavour")]
+    recipe: Option<PathBuf>,
+    /// How many jobs make runs at once [default: one per processor]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+}
+
+impl Selection {
+    /// Looks everything up.
+    pub(super) fn plan(&self, context: &Context) -> Result<Plan, Failure> {
+        let catalogue = context.catalogue()?;
+        let lock = context.lock(&catalogue)?;
+        let mirrors = context.mirrors(&lock)?;
+        let flavour = match (&self.flavour, &self.recipe) {
+            (_, Some(path)) => Flavour::File(path.clone()),
+            (Some(name), None) => Flavour::Named(name.clone()),
+            (None, None) => Flavour::Default,
+        };
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = self.jobs.map_or_else(processors, usize::from);
+        let request = Request { versions: self.versions.clone(), arches: self.arch.clone(), flavour };
+        Ok(Plan::new(&request, &catalogue, lock, mirrors, jobs, &context.watch)?)
+    }
+}
+
+/// Build a kernel and its modules as two multi-architecture images
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imgbuild kernel 5.10.77 --arch arm64
+  imgbuild kernel 5.10 --flavour cloud-hypervisor --arch all --output images
+  imgbuild kernel 5.10.262 --flavour tiny --dry-run")]
+pub(super) struct Kernel {
+    #[command(flatten)]
+    selection: Selection,
+    /// The OCI layout the images are put into
+    #[arg(long, short, value_name = "DIR", default_value = "out")]
+    output: PathBuf,
+    /// Print the steps, their inputs and what is cached, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Kernel {
+    pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
+        let plan = self.selection.plan(context)?;
+        let store = context.store()?;
+        if self.dry_run {
+            let lines = plan.outline(&store, &context.watch)?;
+            return match self.format {
+                Format::Text => context.print(&outline(&lines)),
+                Format::Json => context.print_json(&json!({ "steps": lines })),
+            };
+        }
+        let images = plan.run(&store, &self.output, &context.watch)?;
+        match self.format {
+            Format::Text => context.print(&self.result(&images)),
+            Format::Json => context.print_json(&json!({ "layout": self.output, "images": images })),
+        }
+    }
+
+    fn result(&self, images: &[Built]) -> String {
+        let mut text = String::new();
+        for image in images {
+            text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
+            for platform in &image.platforms {
+                text += &format!("  {:<7} {}  {}\n", platform.architecture, platform.digest, human(platform.size));
+            }
+        }
+        let dir = self.output.display();
+        text + &format!("\nwritten to `{dir}`, an OCI layout; next: imgbuild boot {dir}\n")
+    }
+}
+
+/// The plan as a table.
+fn outline(lines: &[Line]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let state = match (line.cached, line.step) {
+            (true, _) => "cached",
+            (false, "assemble") => "each time",
+            (false, _) => "to do",
+        };
+        let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));
+        text += &format!("{:>9}  {:<44} {state:<9}{key}\n{:>9}  from {}\n", line.step, line.what, "", line.input);
+    }
+    text
+}

@@ -1,0 +1,252 @@
+//! The command line: what is asked for, what is told, and how it ends. The only room that prints.
+
+mod boot;
+mod config;
+mod doctor;
+mod fetch;
+mod kernel;
+mod progress;
+mod settings;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::fetch::mirror::Mirrors;
+use crate::lock::{self, Lock};
+use crate::recipe::{Catalogue, catalogue};
+use crate::step::{Cancel, Class, Diagnose, Level, Watch};
+use crate::store::Store;
+use crate::{oci, plan};
+use progress::Printer;
+use settings::Settings;
+
+/// Builds reproducible OCI images for microVMs from declarative recipes.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = "\
+Exit codes: 0 done, 1 the host (disk, permissions), 2 usage, 3 recipe, 4 input or tool missing,
+5 verification, 6 build, 8 boot, 130 interrupted.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Say more: overridden symbols, reasons for absent ones, kconfig's warnings
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// The cache of downloads, artifacts and logs [default: $XDG_CACHE_HOME/imgbuild]
+    #[arg(long, global = true, value_name = "DIR", env = "IMGBUILD_STORE", hide_env_values = true)]
+    store: Option<PathBuf>,
+    /// A directory with recipes/ and kconfigs/ [default: the current one if it has them, else the built-in set]
+    #[arg(long, global = true, value_name = "DIR", env = "IMGBUILD_CATALOGUE", hide_env_values = true)]
+    catalogue: Option<PathBuf>,
+    /// The lock with the pinned inputs [default: recipes/imgbuild.lock of the catalogue]
+    #[arg(long, global = true, value_name = "PATH")]
+    lock: Option<PathBuf>,
+    /// Take a place's files from somewhere else, with the same hashes: PLACE=URL or PLACE=DIRECTORY
+    #[arg(long, global = true, value_name = "PLACE=BASE")]
+    mirror: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build a kernel and its modules as two multi-architecture images
+    Kernel(kernel::Kernel),
+    /// Resolve and check a kernel configuration, without compiling
+    Config(config::Config),
+    /// Download and verify kernel sources, for building offline later
+    Fetch(fetch::Fetch),
+    /// Boot a built kernel under QEMU and load modules from its modules image
+    Boot(boot::Boot),
+    /// Say what this host lacks, and the one command that brings it
+    Doctor(doctor::Doctor),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Plan(#[from] plan::Error),
+    #[error(transparent)]
+    Boot(#[from] plan::boot::Error),
+    #[error("{message}")]
+    Usage { message: String, hint: String },
+    #[error(transparent)]
+    Settings(#[from] crate::document::Mistakes),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// What comes to the command line by way of the plan's errors.
+macro_rules! by_way_of_plan {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Plan(error.into())
+            }
+        })*
+    };
+}
+
+by_way_of_plan!(oci::Error, crate::store::Error, crate::host::Missing, lock::Error);
+
+impl Failure {
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        match self {
+            Self::Plan(error) => Some(error),
+            Self::Boot(error) => Some(error),
+            Self::Settings(error) => Some(error),
+            Self::Usage { .. } | Self::Io(_) => None,
+        }
+    }
+}
+
+impl Diagnose for Failure {
+    fn class(&self) -> Class {
+        match (self.inner(), self) {
+            (Some(error), _) => error.class(),
+            (None, Self::Io(_)) => Class::Host,
+            (None, _) => Class::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match (self.inner(), self) {
+            (Some(error), _) => error.hint(),
+            (None, Self::Usage { hint, .. }) => Some(hint.clone()),
+            (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, _) => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        self.inner().and_then(Diagnose::detail)
+    }
+}
+
+/// What every command is given.
+struct Context {
+    global: Global,
+    settings: Settings,
+    watch: Watch,
+    printer: Arc<Printer>,
+}
+
+impl Context {
+    fn store(&self) -> Result<Store, Failure> {
+        let root = match self.global.store.as_ref().or(self.settings.store.as_ref()) {
+            Some(root) => root.clone(),
+            None => Store::default_root()?,
+        };
+        Ok(Store::open(&root)?)
+    }
+
+    fn catalogue(&self) -> Result<Catalogue, Failure> {
+        let catalogue = Catalogue::find(self.global.catalogue.clone(), &std::env::current_dir()?);
+        self.watch.reporter.note(Level::Detail, &format!("recipes from `{}`", catalogue.name("")));
+        Ok(catalogue)
+    }
+
+    fn lock(&self, catalogue: &Catalogue) -> Result<Lock, Failure> {
+        let (name, text) = match &self.global.lock {
+            Some(path) => (path.display().to_string(), fs_err::read_to_string(path)),
+            None => (catalogue.name(catalogue::LOCK), catalogue.read(catalogue::LOCK)),
+        };
+        let text = text.map_err(|error| Failure::Usage {
+            message: error.to_string(),
+            hint: "--lock names a file; --catalogue a directory that has recipes/imgbuild.lock".into(),
+        })?;
+        Ok(Lock::parse(&name, &text).map_err(lock::Error::from)?)
+    }
+
+    /// The mirrors named on the command line, in the environment and in the settings, strongest first.
+    fn mirrors(&self, lock: &Lock) -> Result<Mirrors, Failure> {
+        let mut mirrors = Mirrors::default();
+        let known = || crate::document::list(lock.places());
+        for argument in &self.global.mirror {
+            let (place, base) = argument.split_once('=').filter(|(_, base)| !base.is_empty()).ok_or_else(|| {
+                let message = format!("`--mirror {argument}` names no place and base");
+                Failure::Usage { message, hint: "write it as `--mirror kernel.org=URL` or `=DIRECTORY`".into() }
+            })?;
+            mirrors.add(place, base);
+        }
+        for place in lock.places() {
+            if let Ok(base) = std::env::var(Mirrors::variable(place)) {
+                mirrors.add(place, &base);
+            }
+        }
+        for (place, base) in &self.settings.mirrors {
+            mirrors.add(place, base);
+        }
+        let unknown = mirrors.places().find(|place| lock.place(place).is_none());
+        if let Some(place) = unknown {
+            let message = format!("a mirror is named for `{place}`, which is no place of the lock");
+            return Err(Failure::Usage { message, hint: format!("the places are {}", known()) });
+        }
+        Ok(mirrors)
+    }
+
+    /// Prints a result on standard output.
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        self.printer.clear();
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // Whoever reads us has read enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn print_json(&self, value: &impl serde::Serialize) -> Result<(), Failure> {
+        self.print(&(serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n"))
+    }
+}
+
+/// Parses the arguments, runs the command, prints how it failed if it did.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Arc::new(Printer::new(cli.global.verbose, cli.global.quiet));
+    let cancel = Cancel::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        // Without the handler a signal ends us at once: nothing half-made is visible then either.
+        let _ = signal_hook::flag::register(signal, cancel.flag());
+    }
+    let watch = Watch { reporter: printer.clone(), cancel };
+    let result = Settings::load().and_then(|settings| {
+        let context = Context { global: cli.global, settings, watch, printer: printer.clone() };
+        match cli.command {
+            Command::Kernel(command) => command.run(&context),
+            Command::Config(command) => command.run(&context),
+            Command::Fetch(command) => command.run(&context),
+            Command::Boot(command) => command.run(&context),
+            Command::Doctor(command) => command.run(&context),
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            printer.failure(&failure);
+            ExitCode::from(failure.class().code())
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `imgbuild config`: a recipe resolved and checked against a kernel source, without compiling it.
+
+use super::Error;
+use super::kernel::{Plan, accepted, unpack_source};
+use crate::arch::Arch;
+use crate::kernel::kconfig::{self, Configure, Configured};
+use crate::kernel;
+use crate::step::{Level, Unit, Watch};
+use crate::store::Store;
+use crate::version::Version;
+
+/// One checked configuration.
+#[derive(Debug)]
+pub struct Checked {
+    /// The kernel's version.
+    pub version: Version,
+    /// The architecture.
+    pub arch: Arch,
+    /// What kconfig made of the fragments.
+    pub configured: Configured,
+    /// What is absent, with the recipe's reason.
+    pub explained: Vec<(String, String)>,
+    /// What is absent without one.
+    pub unexplained: Vec<String>,
+}
+
+/// Resolves and checks every kernel of `plan`.
+pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, Error> {
+    plan.require_tools()?;
+    let accepted = accepted(&plan.recipe);
+    let mut checked = Vec::new();
+    for (pin, cells) in &plan.sources {
+        let (work, source) = unpack_source(plan, pin, store, watch)?;
+        for cell in cells {
+            let what = format!("Linux {} {}", pin.version, cell.arch);
+            let progress = watch.reporter.begin("configure", &what, None, Unit::Files);
+            let build = work.path().join(format!("build-{}", cell.arch));
+            let configure = Configure {
+                source: &source.root,
+                build: &build,
+                base: &plan.recipe.base,
+                requested: &cell.requested,
+                log: &work.path().join("configure.log"),
+                cancel: &watch.cancel,
+            };
+            let configured = configure.run().map_err(kernel::Error::from)?;
+            configured.notes.iter().for_each(|note| watch.reporter.note(Level::Detail, note));
+            progress.finish(&format!("{} symbols asked for, all as asked", cell.requested.requests().len()));
+            let parted = kconfig::explain(&configured.absences, &accepted);
+            let explained = parted.explained.iter().map(|(symbol, why)| ((*symbol).into(), why.reason.clone())).collect();
+            let unexplained = parted.unexplained.iter().map(|symbol| (*symbol).to_owned()).collect();
+            checked.push(Checked { version: pin.version.clone(), arch: cell.arch, configured, explained, unexplained });
+        }
+    }
+    Ok(checked)
+}

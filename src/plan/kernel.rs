@@ -1,0 +1,443 @@
+//! `imgbuild kernel`: from a request to two multi-architecture images in an OCI layout.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fs_err as fs;
+use oci_spec::image::{
+    ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_SOURCE, ANNOTATION_TITLE, ANNOTATION_VERSION,
+};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use super::pack::{Pack, PackedLayer, Role};
+use crate::arch::Arch;
+use crate::fetch::mirror::Mirrors;
+use crate::fetch::unpack::{Source, unpack};
+use crate::fetch;
+use crate::host;
+use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
+use crate::kernel::{Compile, Facts, Site, toolchain};
+use crate::lock::{KernelPin, Lock};
+use crate::oci::image::{Image, Labels, image, index};
+use crate::oci::layout::Layout;
+use crate::recipe::kernel::Absent;
+use crate::recipe::{Catalogue, KernelRecipe};
+use crate::step::{Level, Step, Watch, hex};
+use crate::store::{Artifact, Store, Work};
+use crate::version::Version;
+
+/// The licence of the kernel, as its COPYING names it.
+const LICENCE: &str = "GPL-2.0-only WITH Linux-syscall-note";
+
+/// Which recipe makes the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flavour {
+    /// The one that is the default.
+    Default,
+    /// One of the catalogue.
+    Named(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl Flavour {
+    /// Its recipe.
+    pub fn recipe(&self, catalogue: &Catalogue) -> Result<KernelRecipe, Error> {
+        Ok(match self {
+            Self::Default => catalogue.default_flavour()?,
+            Self::Named(name) => catalogue.flavour(name)?,
+            Self::File(path) => catalogue.kernel_file(path)?,
+        })
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Versions or series.
+    pub versions: Vec<Version>,
+    /// Architectures by any of their names, or `all`.
+    pub arches: Vec<String>,
+    /// The recipe.
+    pub flavour: Flavour,
+}
+
+/// One kernel to be built.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Its source.
+    pub pin: KernelPin,
+    /// Its architecture.
+    pub arch: Arch,
+    /// What its fragments ask for.
+    pub requested: Arc<Requested>,
+}
+
+/// A request with everything looked up and nothing done.
+pub struct Plan {
+    /// The recipe.
+    pub recipe: KernelRecipe,
+    /// The sources, each with its kernels, in the order asked for.
+    pub sources: Vec<(KernelPin, Vec<Cell>)>,
+    /// The lock the pins are from.
+    pub lock: Lock,
+    /// The mirrors to fetch from.
+    pub mirrors: Mirrors,
+    /// How many jobs make runs at once, and how many threads compress.
+    pub jobs: usize,
+}
+
+/// One line of a plan, for `--dry-run`.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Line {
+    /// The step: fetch, compile, pack, assemble.
+    pub step: &'static str,
+    /// What it works on.
+    pub what: String,
+    /// Its key, or the sha256 of what it fetches; none where it hangs on a step that is still to be done.
+    pub key: Option<String>,
+    /// Where it comes from, or what goes into it.
+    pub input: String,
+    /// Whether it is in the store.
+    pub cached: bool,
+}
+
+/// One image as it stands in the layout.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Built {
+    /// `kernel-bin:5.10.262`.
+    pub name: String,
+    /// The digest of its index.
+    pub digest: String,
+    /// Its platforms.
+    pub platforms: Vec<Platform>,
+}
+
+/// One platform of an image.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Platform {
+    /// `amd64` or `arm64`.
+    pub architecture: &'static str,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The size of its layer, compressed, in bytes.
+    pub size: u64,
+}
+
+impl Plan {
+    /// Looks up recipe, pins and fragments.
+    pub fn new(request: &Request, catalogue: &Catalogue, lock: Lock, mirrors: Mirrors, jobs: usize, watch: &Watch) -> Result<Self, Error> {
+        let recipe = request.flavour.recipe(catalogue)?;
+        let arches = super::arches(&request.arches, &recipe.arches())?;
+        let mut sources: Vec<(KernelPin, Vec<Cell>)> = Vec::new();
+        for version in &request.versions {
+            let pin = lock.kernel(version)?.clone();
+            if !recipe.series.contains(&pin.version.series()) {
+                let (flavour, series, version) = (recipe.name.clone(), recipe.series.clone(), pin.version);
+                return Err(Error::Series { flavour, series, version });
+            }
+            if sources.iter().any(|(other, _)| *other == pin) {
+                continue;
+            }
+            let cell = |arch: &Arch| cell(&recipe, &pin, *arch, watch);
+            let cells = arches.iter().map(cell).collect::<Result<_, _>>()?;
+            sources.push((pin, cells));
+        }
+        Ok(Self { recipe, sources, lock, mirrors, jobs })
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.sources.iter().flat_map(|(_, cells)| cells)
+    }
+
+    /// Fails if the host lacks a tool for what is planned.
+    pub fn require_tools(&self) -> Result<(), host::Missing> {
+        host::require(&self.cells().flat_map(|cell| toolchain::requirements(cell.arch)).collect::<Vec<_>>())
+    }
+
+    fn toolchains(&self, watch: &Watch) -> Result<BTreeMap<Arch, Value>, Error> {
+        self.require_tools()?;
+        let arches: BTreeMap<Arch, ()> = self.cells().map(|cell| (cell.arch, ())).collect();
+        let identity = |arch| Ok((arch, toolchain::identity(arch, &watch.cancel)?));
+        arches.into_keys().map(identity).collect()
+    }
+
+    fn compile<'a>(
+        &self,
+        cell: &Cell,
+        toolchain: &Value,
+        site: &'a dyn Fn() -> Result<Site, Error>,
+    ) -> Compile<'a, Error> {
+        Compile {
+            version: cell.pin.version.clone(),
+            arch: cell.arch,
+            source_sha256: cell.pin.sha256.clone(),
+            base: self.recipe.base.clone(),
+            requested: Arc::clone(&cell.requested),
+            toolchain: toolchain.clone(),
+            site,
+        }
+    }
+
+    /// The names of the images of a source, kernel first.
+    fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
+        let tagged = |repository: &str| format!("{repository}:{}", pin.version);
+        [(Role::Kernel, tagged(&self.recipe.kernel_image)), (Role::Modules, tagged(&self.recipe.modules_image))]
+    }
+
+    /// What would be done, and what is done already.
+    pub fn outline(&self, store: &Store, watch: &Watch) -> Result<Vec<Line>, Error> {
+        let toolchains = self.toolchains(watch)?;
+        let mut lines = Vec::new();
+        for (pin, cells) in &self.sources {
+            lines.push(Line {
+                step: "fetch",
+                what: pin.path.rsplit('/').next().unwrap_or(&pin.path).to_owned(),
+                key: Some(pin.sha256.clone()),
+                input: self.lock.source_url(pin).unwrap_or_else(|| pin.place.clone()),
+                cached: fetch::is_cached(&store.downloads(), pin),
+            });
+            for cell in cells {
+                let nowhere = || unreachable!("an outline runs no step");
+                let step = self.compile(cell, &toolchains[&cell.arch], &nowhere);
+                let (what, asked) = (format!("Linux {} {}", pin.version, cell.arch), cell.requested.requests().len());
+                let input = format!("{asked} symbols of {} on {}", self.recipe.name, self.recipe.base);
+                let cached = store.peek(step.kind(), step.key());
+                lines.push(Line { step: "compile", what, key: Some(step.key().to_string()), input, cached });
+            }
+            for (role, name) in self.image_names(pin) {
+                let platforms: Vec<_> = cells.iter().map(|cell| cell.arch.oci()).collect();
+                let input = format!("the {} of {}", role.name(), platforms.join(" and "));
+                lines.push(Line { step: "assemble", what: name, key: None, input, cached: false });
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Builds everything and puts the images into the layout at `output`.
+    pub fn run(&self, store: &Store, output: &Path, watch: &Watch) -> Result<Vec<Built>, Error> {
+        // What can be refused is refused before an hour of work.
+        Layout::check_output(output)?;
+        let toolchains = self.toolchains(watch)?;
+        std::thread::scope(|scope| {
+            // The next sources come while the first one is being built; whoever needs them fetches again and
+            // finds them, or the reason why not.
+            scope.spawn(|| {
+                for (pin, _) in self.sources.iter().skip(1) {
+                    let _ = self.fetch(pin, store, watch);
+                }
+            });
+            let mut images = Vec::new();
+            for (pin, cells) in &self.sources {
+                images.push(self.build_source(pin, cells, &toolchains, store, watch)?);
+            }
+            self.assemble(&images, output)
+        })
+    }
+
+    /// Brings a source into the store.
+    pub fn fetch(&self, pin: &KernelPin, store: &Store, watch: &Watch) -> Result<fetch::Fetched, Error> {
+        Ok(fetch::fetch(pin, || self.mirrors.locate(&self.lock, pin), &store.downloads(), watch)?)
+    }
+
+    fn build_source<'p>(
+        &'p self,
+        pin: &'p KernelPin,
+        cells: &[Cell],
+        toolchains: &BTreeMap<Arch, Value>,
+        store: &Store,
+        watch: &Watch,
+    ) -> Result<SourceImages<'p>, Error> {
+        let tree = Tree { plan: self, pin, store, watch, unpacked: OnceCell::new() };
+        let mut members = BTreeMap::new();
+        for cell in cells {
+            let site = || tree.site(cell, toolchains);
+            let step = self.compile(cell, &toolchains[&cell.arch], &site);
+            let kernel = store.get_or_make(&step, watch)?;
+            let facts: Facts = read_facts(&kernel)?;
+            self.tell_absences(&facts, cell, watch);
+            let config = fs::read(kernel.path.join("boot").join(format!("config-{}", facts.release)))?;
+            let config_digest = format!("sha256:{}", hex(&Sha256::digest(&config)));
+            for (role, name) in self.image_names(pin) {
+                if role == Role::Modules && !facts.modules {
+                    continue;
+                }
+                let content = kernel.content;
+                let pack = Pack { kernel: &kernel.path, content, facts: &facts, arch: cell.arch, role, threads: self.jobs };
+                let layer = PackedLayer::of(&store.get_or_make(&pack, watch)?)?;
+                let mut labels = self.labels(pin, role, &facts.release);
+                labels.insert("io.imgbuild.kernel.config".into(), config_digest.clone());
+                labels.insert("io.imgbuild.architecture".into(), cell.arch.name().into());
+                let image = image(cell.arch, facts.epoch, &layer.packed, &labels);
+                let entry = members.entry(name).or_insert_with(|| (role, facts.release.clone(), Vec::new()));
+                entry.2.push(Member { arch: cell.arch, image, layer });
+            }
+        }
+        Ok(SourceImages { pin, members })
+    }
+
+    fn tell_absences(&self, facts: &Facts, cell: &Cell, watch: &Watch) {
+        let accepted = accepted(&self.recipe);
+        let parted = kconfig::explain(&facts.absences, &accepted);
+        for (symbol, accepted) in &parted.explained {
+            watch.reporter.note(Level::Detail, &format!("CONFIG_{symbol} is off: {}", accepted.reason));
+        }
+        if !parted.unexplained.is_empty() {
+            let shown: Vec<_> = parted.unexplained.iter().take(8).copied().collect();
+            let more = parted.unexplained.len() - shown.len();
+            watch.reporter.note(
+                Level::Warning,
+                &format!(
+                    "{} {}: {} that alldefconfig turns on {} off, and flavour {} does not say why: {}{}; ask for them \
+                     in a fragment, or accept them with an [[absent]] entry (`imgbuild config` lists them all)",
+                    cell.pin.version,
+                    cell.arch,
+                    if shown.len() + more == 1 { "1 symbol".into() } else { format!("{} symbols", shown.len() + more) },
+                    if shown.len() + more == 1 { "is" } else { "are" },
+                    self.recipe.name,
+                    shown.join(" "),
+                    if more > 0 { format!(" and {more} more") } else { String::new() },
+                ),
+            );
+        }
+    }
+
+    /// The labels that all platforms of an image share.
+    fn labels(&self, pin: &KernelPin, role: Role, release: &str) -> Labels {
+        let (repository, what) = match role {
+            Role::Kernel => (&self.recipe.kernel_image, "Linux kernel (boot/vmlinux)"),
+            Role::Modules => (&self.recipe.modules_image, "Linux kernel modules (lib/modules)"),
+        };
+        let mut labels = Labels::new();
+        let mut label = |name: &str, value: String| labels.insert(name.to_owned(), value);
+        label(ANNOTATION_TITLE, repository.clone());
+        label(ANNOTATION_DESCRIPTION, format!("{what} for microVMs, flavour {}", self.recipe.name));
+        label(ANNOTATION_VERSION, pin.version.to_string());
+        label(ANNOTATION_LICENSES, LICENCE.to_owned());
+        if let Some(url) = self.lock.source_url(pin) {
+            label(ANNOTATION_SOURCE, url);
+        }
+        label("io.imgbuild.role", role.name().to_owned());
+        label("io.imgbuild.flavour", self.recipe.name.clone());
+        label("io.imgbuild.kernel.release", release.to_owned());
+        label("io.imgbuild.kernel.source", format!("sha256:{}", pin.sha256));
+        labels
+    }
+
+    /// Writes all blobs, then gives all images their names at once.
+    fn assemble(&self, sources: &[SourceImages<'_>], output: &Path) -> Result<Vec<Built>, Error> {
+        let layout = Layout::create(output)?;
+        let (mut names, mut built) = (Vec::new(), Vec::new());
+        for source in sources {
+            for (name, (role, release, members)) in &source.members {
+                let mut platforms = Vec::new();
+                for member in members {
+                    layout.add_file(&format!("sha256:{}", member.layer.packed.digest), &member.layer.path)?;
+                    layout.add(&member.image.config)?;
+                    layout.add(&member.image.manifest)?;
+                    platforms.push(Platform {
+                        architecture: member.arch.oci(),
+                        digest: member.image.manifest.descriptor.digest().to_string(),
+                        size: member.layer.packed.size,
+                    });
+                }
+                let manifests: Vec<_> = members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
+                let joined = index(&manifests, &self.labels(source.pin, *role, release));
+                layout.add(&joined)?;
+                built.push(Built { name: name.clone(), digest: joined.descriptor.digest().to_string(), platforms });
+                names.push((name.clone(), joined.descriptor));
+            }
+        }
+        layout.name(&names)?;
+        Ok(built)
+    }
+}
+
+/// The images of one source: by name, with role, release and a member per platform.
+struct SourceImages<'p> {
+    pin: &'p KernelPin,
+    members: BTreeMap<String, (Role, String, Vec<Member>)>,
+}
+
+/// One platform of an image.
+struct Member {
+    arch: Arch,
+    image: Image,
+    layer: PackedLayer,
+}
+
+/// A source that is fetched and unpacked when the first kernel needs it, and shared by the others.
+struct Tree<'p> {
+    plan: &'p Plan,
+    pin: &'p KernelPin,
+    store: &'p Store,
+    watch: &'p Watch,
+    unpacked: OnceCell<(Work, Source)>,
+}
+
+impl Tree<'_> {
+    fn site(&self, cell: &Cell, toolchains: &BTreeMap<Arch, Value>) -> Result<Site, Error> {
+        let (work, source) = match self.unpacked.get() {
+            Some(unpacked) => unpacked,
+            None => {
+                let unpacked = unpack_source(self.plan, self.pin, self.store, self.watch)?;
+                self.unpacked.get_or_init(|| unpacked)
+            }
+        };
+        let nowhere = || unreachable!("only the key is asked for");
+        let key = self.plan.compile(cell, &toolchains[&cell.arch], &nowhere).key();
+        let log = self.store.log(&format!("kernel-{}-{}", cell.pin.version, cell.arch), key);
+        fs::write(&log, "")?;
+        let build = work.path().join(format!("build-{}", cell.arch));
+        Ok(Site { source: source.root.clone(), epoch: source.epoch, build, log, jobs: self.plan.jobs })
+    }
+}
+
+/// Fetches and unpacks a source into a work directory of its own.
+pub(super) fn unpack_source(plan: &Plan, pin: &KernelPin, store: &Store, watch: &Watch) -> Result<(Work, Source), Error> {
+    let fetched = plan.fetch(pin, store, watch)?;
+    let work = store.work()?;
+    let name = format!("linux-{}", pin.version);
+    let source = unpack(&fetched.path, &name, work.path(), watch)?;
+    Ok((work, source))
+}
+
+/// Parses and merges a recipe's fragments for one kernel.
+fn cell(recipe: &KernelRecipe, pin: &KernelPin, arch: Arch, watch: &Watch) -> Result<Cell, Error> {
+    if !recipe.arches().contains(&arch) {
+        return Err(Error::NotForArch { flavour: recipe.name.clone(), arch });
+    }
+    let (mut requests, mut mistakes) = (Vec::new(), Vec::new());
+    for file in recipe.fragments(arch) {
+        match fragment::parse(&file.name, &file.text) {
+            Ok(parsed) => requests.extend(parsed),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(crate::kernel::Error::from(kconfig::Error::Fragments(mistakes)).into());
+    }
+    let requested = Requested::merge(requests, &pin.version, arch);
+    for overridden in requested.overrides() {
+        watch.reporter.note(Level::Detail, &overridden.to_string());
+    }
+    Ok(Cell { pin: pin.clone(), arch, requested: Arc::new(requested) })
+}
+
+/// The absences a recipe accepts, in the kernel room's words.
+pub(super) fn accepted(recipe: &KernelRecipe) -> Vec<Accepted> {
+    let of = |absent: &Absent| {
+        let reason = absent.reason.clone();
+        absent.symbols.clone().into_iter().map(move |pattern| Accepted { pattern, reason: reason.clone() })
+    };
+    recipe.absent.iter().flat_map(of).collect()
+}
+
+fn read_facts(kernel: &Artifact) -> std::io::Result<Facts> {
+    Ok(serde_json::from_str(&fs::read_to_string(kernel.path.join("kernel.json"))?)?)
+}

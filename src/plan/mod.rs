@@ -1,0 +1,155 @@
+//! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
+
+pub mod boot;
+pub mod config;
+pub mod kernel;
+mod pack;
+
+use std::collections::BTreeMap;
+
+use crate::arch::{Arch, UnknownArch};
+use crate::document::list;
+use crate::step::{Class, Diagnose};
+use crate::version::Version;
+use crate::{fetch, host, kernel as kernel_room, lock, oci, recipe, sandbox, store};
+
+/// Why a request cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The recipe cannot be had.
+    #[error(transparent)]
+    Recipe(#[from] recipe::Error),
+    /// The lock has no answer.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// Tools are missing.
+    #[error(transparent)]
+    Missing(#[from] host::Missing),
+    /// An input cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// The kernel cannot be built.
+    #[error(transparent)]
+    Kernel(#[from] kernel_room::Error),
+    /// A tool failed.
+    #[error(transparent)]
+    Command(#[from] sandbox::Error),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// An image cannot be written.
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
+    /// An architecture that is none.
+    #[error(transparent)]
+    Arch(#[from] UnknownArch),
+    /// The recipe is for other series.
+    #[error("flavour `{flavour}` is made for the series {}, not for {version}", list(.series.iter().map(String::as_str)))]
+    Series {
+        /// The recipe.
+        flavour: String,
+        /// Its series.
+        series: Vec<String>,
+        /// The version asked for.
+        version: Version,
+    },
+    /// The recipe does not know the architecture.
+    #[error("flavour `{flavour}` is not made for {arch}")]
+    NotForArch {
+        /// The recipe.
+        flavour: String,
+        /// The architecture asked for.
+        arch: Arch,
+    },
+    /// imgbuild runs on a machine it does not build for, and no architecture was named.
+    #[error("this host is neither x86_64 nor arm64")]
+    Host,
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl From<store::MakeError<Self>> for Error {
+    fn from(error: store::MakeError<Self>) -> Self {
+        match error {
+            store::MakeError::Store(error) => error.into(),
+            store::MakeError::Step(error) => error,
+        }
+    }
+}
+
+impl Error {
+    /// The room's own error, where this only carries it.
+    fn inner(&self) -> Option<&dyn Diagnose> {
+        Some(match self {
+            Self::Recipe(error) => error,
+            Self::Lock(error) => error,
+            Self::Missing(error) => error,
+            Self::Fetch(error) => error,
+            Self::Kernel(error) => error,
+            Self::Command(error) => error,
+            Self::Store(error) => error,
+            Self::Oci(error) => error,
+            _ => return None,
+        })
+    }
+}
+
+impl Diagnose for Error {
+    fn class(&self) -> Class {
+        match (self.inner(), self) {
+            (Some(error), _) => error.class(),
+            (None, Self::Io(_)) => Class::Host,
+            (None, _) => Class::Usage,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match (self.inner(), self) {
+            (Some(error), _) => error.hint(),
+            (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, Self::Series { version, .. }) => {
+                Some(format!("a recipe of your own can extend it and name the series \"{}\"", version.series()))
+            }
+            (None, Self::NotForArch { .. }) => Some("a recipe with [arch.NAME] tables is for those architectures alone".into()),
+            (None, Self::Host) => Some("name one with --arch".into()),
+            (None, _) => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        self.inner().and_then(Diagnose::detail)
+    }
+}
+
+/// The architectures a request names; `all` means those of `known`, and none the host's.
+pub fn arches(names: &[String], known: &[Arch]) -> Result<Vec<Arch>, Error> {
+    let mut arches = BTreeMap::new();
+    for name in names {
+        match name.as_str() {
+            "all" => arches.extend(known.iter().map(|arch| (*arch, ()))),
+            name => drop(arches.insert(name.parse()?, ())),
+        }
+    }
+    if arches.is_empty() {
+        arches.insert(Arch::host().ok_or(Error::Host)?, ());
+    }
+    Ok(arches.into_keys().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_sorted_and_named_once() {
+        let named = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            arches(&names, &Arch::ALL).map_err(|error| error.to_string())
+        };
+        assert_eq!(named(&["arm64", "amd64", "x86_64"]), Ok(vec![Arch::X86_64, Arch::Arm64]));
+        assert_eq!(named(&["all", "aarch64"]), Ok(Arch::ALL.to_vec()));
+        assert_eq!(named(&[]), Ok(vec![Arch::host().unwrap()]));
+        assert!(named(&["riscv64"]).unwrap_err().contains("unknown architecture `riscv64`"));
+    }
+}
