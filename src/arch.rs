@@ -88,7 +88,12 @@ mod tests {
 
     #[test]
     fn every_spelling_parses() {
-        for (text, arch) in [("x86_64", Arch::X86_64), ("amd64", Arch::X86_64), ("arm64", Arch::Arm64), ("aarch64", Arch::Arm64)] {
+        for (text, arch) in [
+            ("x86_64", Arch::X86_64),
+            ("amd64", Arch::X86_64),
+            ("arm64", Arch::Arm64),
+            ("aarch64", Arch::Arm64),
+        ] {
             assert_eq!(text.parse(), Ok(arch));
         }
         assert!("i386".parse::<Arch>().is_err());

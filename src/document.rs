@@ -44,7 +44,7 @@ impl Diagnose for Mistakes {
 
     fn detail(&self) -> Option<String> {
         let renderer = Renderer::plain();
-        let rendered = self.list.iter().map(|mistake| {
+        let parts = self.list.iter().map(|mistake| {
             let end = mistake.span.end.clamp(mistake.span.start, self.text.len());
             let snippet = Snippet::source(&self.text)
                 .path(&self.name)
@@ -55,7 +55,7 @@ impl Diagnose for Mistakes {
             }
             renderer.render(&[group])
         });
-        Some(rendered.collect::<Vec<_>>().join("\n"))
+        Some(parts.collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -191,9 +191,10 @@ impl<'d> Fields<'d> {
         let Some(array) = self.expect(name, "an array of strings", DeValue::as_array) else {
             return Vec::new();
         };
-        let each = |value: &Spanned<DeValue<'_>>| match value.get_ref().as_str() {
-            Some(text) => Some(Text { value: text.to_owned(), span: value.span() }),
-            None => {
+        let each = |value: &Spanned<DeValue<'_>>| {
+            if let Some(text) = value.get_ref().as_str() {
+                Some(Text { value: text.to_owned(), span: value.span() })
+            } else {
                 self.document.mistake(value.span(), format!("`{name}` holds strings only"), None);
                 None
             }

@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn all_that_is_missing_is_named_once_with_one_command() {
         let tool = |program, package| Tool { program, package, why: "a test" };
-        let tools = [tool("sh", "dash"), tool("no-b", "pack-b"), tool("no-a", "pack-a"), tool("no-a", "pack-a")];
+        let tools =
+            [tool("sh", "dash"), tool("no-b", "pack-b"), tool("no-a", "pack-a"), tool("no-a", "pack-a")];
         let missing = require(&tools).unwrap_err();
         assert_eq!(missing.to_string(), "this host lacks `no-a` (a test), `no-b` (a test)");
         assert!(missing.command().ends_with("apt-get install --no-install-recommends pack-a pack-b"));

@@ -93,7 +93,8 @@ impl Lock {
             if let Some(number) = top.number("assembly")
                 && number != ASSEMBLY
             {
-                let message = format!("assembly {number} is not known: this imgbuild writes assembly {ASSEMBLY}");
+                let message =
+                    format!("assembly {number} is not known: this imgbuild writes assembly {ASSEMBLY}");
                 top.mistake_here(message, Some("use the imgbuild that wrote this lock".into()));
             }
             let places: BTreeMap<_, _> = top
@@ -199,9 +200,12 @@ mod tests {
     const DIGEST: &str = "e03766e4b2c246a20c9e2770aa599ee25c336d33b31c0980950230634e195339";
 
     fn lock(versions: &[&str]) -> Result<Lock, Mistakes> {
-        let mut text = String::from("assembly = 1\n[places]\n'kernel.org' = 'https://k.test/pub/'\nd = 'apt:Debian'\n");
+        let mut text =
+            String::from("assembly = 1\n[places]\n'kernel.org' = 'https://k.test/pub/'\nd = 'apt:Debian'\n");
         for version in versions {
-            text += &format!("[[kernel]]\nversion = '{version}'\nplace = 'kernel.org'\npath = 'a/{version}.tar.xz'\nsha256 = '{DIGEST}'\n");
+            text += &format!(
+                "[[kernel]]\nversion = '{version}'\nplace = 'kernel.org'\npath = 'a/{version}.tar.xz'\nsha256 = '{DIGEST}'\n"
+            );
         }
         Lock::parse("imgbuild.lock", &text)
     }

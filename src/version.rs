@@ -70,7 +70,8 @@ impl FromStr for Version {
             return Err(wrong());
         }
         for (number, part) in numbers.iter_mut().zip(&parts) {
-            let canonical = part.chars().all(|c| c.is_ascii_digit()) && (*part == "0" || !part.starts_with('0'));
+            let canonical =
+                part.chars().all(|c| c.is_ascii_digit()) && (*part == "0" || !part.starts_with('0'));
             *number = if canonical { part.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
         }
         Ok(Self { numbers, text: text.to_owned() })
@@ -96,7 +97,8 @@ mod tests {
 
     #[test]
     fn what_is_no_version_is_refused() {
-        for text in ["", "5", "5.", "5.10.", "5.10.1.2", "5.x", "05.10", "5.10-rc1", "+5.1", "99999999999.1"] {
+        for text in ["", "5", "5.", "5.10.", "5.10.1.2", "5.x", "05.10", "5.10-rc1", "+5.1", "99999999999.1"]
+        {
             assert_eq!(text.parse::<Version>(), Err(NotAVersion(text.to_owned())), "{text}");
         }
     }

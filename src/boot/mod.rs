@@ -239,32 +239,3 @@ fn judge(run: &Run, timeout: Duration, volume: Option<&Volume>) -> Result<Heard,
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::step::{Cancel, Progress, Reporter};
-
-    struct Silent;
-
-    impl Reporter for Silent {
-        fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
-            Box::new(Self)
-        }
-
-        fn note(&self, _: Level, _: &str) {}
-    }
-
-    impl Progress for Silent {
-        fn set(&self, _: u64) {}
-
-        fn finish(&self, _: &str) {}
-    }
-
-    /// Surroundings that watch in silence.
-    pub(super) fn watch() -> Watch {
-        Watch { reporter: Arc::new(Silent), cancel: Cancel::default() }
-    }
-}

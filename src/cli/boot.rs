@@ -23,7 +23,7 @@ pub(super) struct Boot {
     /// The OCI layout the images are in
     #[arg(value_name = "DIR")]
     layout: PathBuf,
-    /// x86_64 (amd64) or arm64 (aarch64) [default: the host's]
+    /// `x86_64` (amd64) or arm64 (aarch64) [default: the host's]
     #[arg(long, value_name = "ARCH")]
     arch: Option<String>,
     /// The kernel image, such as kernel-bin:5.10.262, where the layout holds several
@@ -91,7 +91,13 @@ impl Boot {
             },
             memory_mib: self.memory,
         };
-        let report = plan::boot::boot(&self.layout, self.image.as_deref(), request, &context.store()?, &context.watch)?;
+        let report = plan::boot::boot(
+            &self.layout,
+            self.image.as_deref(),
+            request,
+            &context.store()?,
+            &context.watch,
+        )?;
         if self.console {
             context.print(&(report.console.join("\n") + "\n\n"))?;
         }
@@ -109,11 +115,17 @@ fn text(report: &Report) -> String {
     };
     let mut text = format!(
         "Linux {} {} booted under QEMU ({accelerator}: {})\n  init after {:.2} s ({:.2} s of the guest's clock), whole run {:.2} s\n",
-        report.release, report.machine, report.accelerator_reason, report.init_seconds, report.guest_seconds, report.whole_seconds
+        report.release,
+        report.machine,
+        report.accelerator_reason,
+        report.init_seconds,
+        report.guest_seconds,
+        report.whole_seconds
     );
-    text += match report.config_readable {
-        true => "  /proc/config.gz is readable\n",
-        false => "  /proc/config.gz is not there: kubeadm would ask for it\n",
+    text += if report.config_readable {
+        "  /proc/config.gz is readable\n"
+    } else {
+        "  /proc/config.gz is not there: kubeadm would ask for it\n"
     };
     if let Some(volume) = &report.volume_fs {
         text += &format!("  modules volume mounted at /lib/modules/{} ({volume})\n", report.release);

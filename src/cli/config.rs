@@ -53,7 +53,10 @@ fn table(checked: &Checked) -> String {
     }
     if !checked.unexplained.is_empty() {
         let symbols = checked.unexplained.iter().map(String::as_str).collect();
-        reasons.insert(0, ("no reason given: ask for them in a fragment, or accept them with an [[absent]] entry", symbols));
+        reasons.insert(
+            0,
+            ("no reason given: ask for them in a fragment, or accept them with an [[absent]] entry", symbols),
+        );
     }
     if !reasons.is_empty() {
         text += "off although alldefconfig with the same fragments has them on:\n";

@@ -14,7 +14,7 @@ pub(super) struct Doctor {
     /// What you want to do
     #[arg(value_enum, default_values_t = [Wish::Kernel, Wish::Boot])]
     wishes: Vec<Wish>,
-    /// x86_64 (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
+    /// `x86_64` (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<String>,
 }

@@ -22,7 +22,8 @@ impl Fetch {
         for version in &self.versions {
             let pin = lock.kernel(version)?;
             let locate = || mirrors.locate(&lock, pin);
-            let fetched = crate::fetch::fetch(pin, locate, &store.downloads(), &context.watch).map_err(plan::Error::from)?;
+            let fetched = crate::fetch::fetch(pin, locate, &store.downloads(), &context.watch)
+                .map_err(plan::Error::from)?;
             context.print(&format!("{} {}\n", pin.version, fetched.path.display()))?;
         }
         Ok(())

@@ -16,7 +16,7 @@ pub(super) struct Selection {
     /// A pinned version (5.10.262), or a series (5.10) for its newest pinned one
     #[arg(value_name = "VERSION", required = true)]
     versions: Vec<Version>,
-    /// x86_64 (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
+    /// `x86_64` (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<String>,
     /// A recipe of the catalogue [default: firecracker]
@@ -92,7 +92,12 @@ impl Kernel {
         for image in images {
             text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
             for platform in &image.platforms {
-                text += &format!("  {:<7} {}  {}\n", platform.architecture, platform.digest, human(platform.size));
+                text += &format!(
+                    "  {:<7} {}  {}\n",
+                    platform.architecture,
+                    platform.digest,
+                    human(platform.size)
+                );
             }
         }
         let dir = self.output.display();
@@ -110,7 +115,8 @@ fn outline(lines: &[Line]) -> String {
             (false, _) => "to do",
         };
         let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));
-        text += &format!("{:>9}  {:<44} {state:<9}{key}\n{:>9}  from {}\n", line.step, line.what, "", line.input);
+        text +=
+            &format!("{:>9}  {:<44} {state:<9}{key}\n{:>9}  from {}\n", line.step, line.what, "", line.input);
     }
     text
 }

@@ -26,9 +26,13 @@ use settings::Settings;
 
 /// Builds reproducible OCI images for microVMs from declarative recipes.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = "\
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "\
 Exit codes: 0 done, 1 the host (disk, permissions), 2 usage, 3 recipe, 4 input or tool missing,
-5 verification, 6 build, 8 boot, 130 interrupted.")]
+5 verification, 6 build, 8 boot, 130 interrupted."
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -45,7 +49,7 @@ struct Global {
     /// Say nothing but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// The cache of downloads, artifacts and logs [default: $XDG_CACHE_HOME/imgbuild]
+    /// The cache of downloads, artifacts and logs [default: $`XDG_CACHE_HOME/imgbuild`]
     #[arg(long, global = true, value_name = "DIR", env = "IMGBUILD_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
     /// A directory with recipes/ and kconfigs/ [default: the current one if it has them, else the built-in set]
@@ -184,10 +188,14 @@ impl Context {
         let mut mirrors = Mirrors::default();
         let known = || crate::document::list(lock.places());
         for argument in &self.global.mirror {
-            let (place, base) = argument.split_once('=').filter(|(_, base)| !base.is_empty()).ok_or_else(|| {
-                let message = format!("`--mirror {argument}` names no place and base");
-                Failure::Usage { message, hint: "write it as `--mirror kernel.org=URL` or `=DIRECTORY`".into() }
-            })?;
+            let (place, base) =
+                argument.split_once('=').filter(|(_, base)| !base.is_empty()).ok_or_else(|| {
+                    let message = format!("`--mirror {argument}` names no place and base");
+                    Failure::Usage {
+                        message,
+                        hint: "write it as `--mirror kernel.org=URL` or `=DIRECTORY`".into(),
+                    }
+                })?;
             mirrors.add(place, base);
         }
         for place in lock.places() {

@@ -48,7 +48,7 @@ impl Printer {
         if let Some(detail) = failure.detail() {
             text += "\n";
             for line in detail.lines() {
-                text += &format!("\n  {line}").trim_end_matches(' ').to_owned();
+                text += format!("\n  {line}").trim_end_matches(' ');
             }
             text += "\n";
         }
@@ -135,7 +135,12 @@ impl Progress for Stage {
         {
             *beat = Instant::now();
             let (count, seconds) = (self.count(done), self.begun.elapsed().as_secs());
-            let _ = writeln!(std::io::stderr(), "{}: {count}, {}", self.head, duration(Duration::from_secs(seconds)));
+            let _ = writeln!(
+                std::io::stderr(),
+                "{}: {count}, {}",
+                self.head,
+                duration(Duration::from_secs(seconds))
+            );
         }
     }
 

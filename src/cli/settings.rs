@@ -19,7 +19,9 @@ impl Settings {
     pub(super) fn load() -> Result<Self, Failure> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-        let Some(path) = config.map(|dir| dir.join("imgbuild/config.toml")) else { return Ok(Self::default()) };
+        let Some(path) = config.map(|dir| dir.join("imgbuild/config.toml")) else {
+            return Ok(Self::default());
+        };
         match fs_err::read_to_string(&path) {
             Ok(text) => Self::parse(&path.display().to_string(), &text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
@@ -30,7 +32,11 @@ impl Settings {
     fn parse(name: &str, text: &str) -> Result<Self, Failure> {
         Ok(Document::new(name, text).read(|fields| Self {
             store: fields.text("store").map(|text| text.value.into()),
-            mirrors: fields.named_texts("mirror").into_iter().map(|(place, base)| (place, base.value)).collect(),
+            mirrors: fields
+                .named_texts("mirror")
+                .into_iter()
+                .map(|(place, base)| (place, base.value))
+                .collect(),
         })?)
     }
 }
@@ -42,7 +48,8 @@ mod tests {
     #[test]
     fn settings_are_read_and_mistakes_told() {
         let settings = Settings::parse("c", "store = '/s'\n[mirror]\n'kernel.org' = '/m'\n").unwrap();
-        let expected = Settings { store: Some("/s".into()), mirrors: vec![("kernel.org".into(), "/m".into())] };
+        let expected =
+            Settings { store: Some("/s".into()), mirrors: vec![("kernel.org".into(), "/m".into())] };
         assert_eq!(settings, expected);
         assert!(Settings::parse("c", "mirrors = 1\n").is_err());
     }

@@ -42,7 +42,13 @@ impl From<std::io::Error> for Broken {
 /// Downloads into `part`, going on where an earlier run stopped, and checks the hash.
 ///
 /// On a break `part` stays, for the next run to go on from; on a mismatch it is removed. Returns the size.
-pub(super) fn download(pin: &KernelPin, url: &str, part: &Path, progress: &dyn Progress, watch: &Watch) -> Result<u64, Error> {
+pub(super) fn download(
+    pin: &KernelPin,
+    url: &str,
+    part: &Path,
+    progress: &dyn Progress,
+    watch: &Watch,
+) -> Result<u64, Error> {
     let client = client()?;
     let mut sum = resume(part, watch)?;
     let mut resumed = sum.size > 0;
@@ -54,10 +60,11 @@ pub(super) fn download(pin: &KernelPin, url: &str, part: &Path, progress: &dyn P
                 Ok(size) => return Ok(size),
                 // What an earlier run left may have been damaged on disk: once more from the start.
                 Err(Error::Mismatch { .. }) if resumed => {
-                    watch.reporter.note(Level::Info, "the resumed download has another hash: fetching it anew");
+                    watch
+                        .reporter
+                        .note(Level::Info, "the resumed download has another hash: fetching it anew");
                     fs::remove_file(part)?;
                     (sum, resumed) = (Sum::default(), false);
-                    continue;
                 }
                 Err(error) => {
                     fs::remove_file(part)?;
@@ -119,7 +126,14 @@ enum Heard {
     Broken(String),
 }
 
-fn attempt(client: &Client, url: &str, part: &Path, sum: &mut Sum, progress: &dyn Progress, watch: &Watch) -> Result<(), Broken> {
+fn attempt(
+    client: &Client,
+    url: &str,
+    part: &Path,
+    sum: &mut Sum,
+    progress: &dyn Progress,
+    watch: &Watch,
+) -> Result<(), Broken> {
     let mut request = client.get(url);
     if sum.size > 0 {
         request = request.header(RANGE, format!("bytes={}-", sum.size));
@@ -187,7 +201,9 @@ fn open(status: StatusCode, start: Option<u64>, part: &Path, sum: &mut Sum) -> R
         File::create(part)
     };
     match status {
-        StatusCode::PARTIAL_CONTENT if start == Some(sum.size) => Ok(OpenOptions::new().append(true).open(part)?),
+        StatusCode::PARTIAL_CONTENT if start == Some(sum.size) => {
+            Ok(OpenOptions::new().append(true).open(part)?)
+        }
         StatusCode::OK => Ok(from_the_start(sum)?),
         // The server has no such range: from the start, then.
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if sum.size > 0 => {

@@ -44,9 +44,8 @@ impl Mirrors {
         let base = match (self.0.get(&pin.place), lock.place(&pin.place)) {
             (Some(mirror), _) => mirror.clone(),
             (None, Some(Base::Url(url))) => url.clone(),
-            (None, Some(Base::Apt(label))) => {
-                apt_mirror(label).ok_or_else(|| Error::NoMirror { place: pin.place.clone(), label: label.clone() })?
-            }
+            (None, Some(Base::Apt(label))) => apt_mirror(label)
+                .ok_or_else(|| Error::NoMirror { place: pin.place.clone(), label: label.clone() })?,
             (None, None) => unreachable!("the lock refuses pins of unknown places"),
         };
         let path = base.strip_prefix("file://").unwrap_or(&base);
@@ -60,12 +59,15 @@ impl Mirrors {
 
 /// The mirror that this host's apt uses for the archive with this label.
 fn apt_mirror(label: &str) -> Option<String> {
-    let command = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", &format!("Label: {label}")]);
+    let command =
+        Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", &format!("Label: {label}")]);
     let output = command.output(&Cancel::default()).ok()?;
     let text = String::from_utf8(output).ok()?;
     let usable = |line: &&str| ["http://", "https://", "file:"].iter().any(|scheme| line.starts_with(scheme));
     // apt writes `file:/path` where a URL has `file:///path`.
-    text.lines().find(usable).map(|line| line.strip_prefix("file:").map_or(line, |path| path.trim_start_matches("//")).to_owned())
+    text.lines()
+        .find(usable)
+        .map(|line| line.strip_prefix("file:").map_or(line, |path| path.trim_start_matches("//")).to_owned())
 }
 
 #[cfg(test)]
@@ -85,10 +87,16 @@ mod tests {
         let lock = lock();
         let pin = &lock.kernels()[0];
         let mut mirrors = Mirrors::default();
-        assert_eq!(mirrors.locate(&lock, pin).unwrap(), Location::Url("https://k.test/pub/v5/linux.tar.xz".into()));
+        assert_eq!(
+            mirrors.locate(&lock, pin).unwrap(),
+            Location::Url("https://k.test/pub/v5/linux.tar.xz".into())
+        );
         mirrors.add("kernel.org", "http://127.0.0.1:8/m");
         mirrors.add("kernel.org", "http://weaker.test");
-        assert_eq!(mirrors.locate(&lock, pin).unwrap(), Location::Url("http://127.0.0.1:8/m/v5/linux.tar.xz".into()));
+        assert_eq!(
+            mirrors.locate(&lock, pin).unwrap(),
+            Location::Url("http://127.0.0.1:8/m/v5/linux.tar.xz".into())
+        );
     }
 
     #[test]

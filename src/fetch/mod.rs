@@ -56,7 +56,9 @@ pub enum Error {
         attempts: usize,
     },
     /// What arrived is not what is pinned.
-    #[error("`{from}` is not what the lock pins: sha256 should be {expected}, but is {actual} ({size} bytes); it was not kept")]
+    #[error(
+        "`{from}` is not what the lock pins: sha256 should be {expected}, but is {actual} ({size} bytes); it was not kept"
+    )]
     Mismatch {
         /// The place's name.
         place: String,
@@ -88,7 +90,9 @@ pub enum Error {
 impl Diagnose for Error {
     fn class(&self) -> Class {
         match self {
-            Self::NoMirror { .. } | Self::Gone { .. } | Self::NoFile { .. } | Self::Unreachable { .. } => Class::Input,
+            Self::NoMirror { .. } | Self::Gone { .. } | Self::NoFile { .. } | Self::Unreachable { .. } => {
+                Class::Input
+            }
             Self::Mismatch { .. } | Self::Unpack { .. } => Class::Verification,
             Self::Io(_) => Class::Host,
             Self::Cancelled => Class::Interrupted,
@@ -100,12 +104,16 @@ impl Diagnose for Error {
             Self::NoMirror { place, .. } | Self::Gone { place, .. } | Self::Unreachable { place, .. } => {
                 Some(format!("name a mirror: `--mirror {place}=URL` or `--mirror {place}=DIRECTORY`"))
             }
-            Self::NoFile { place, .. } => Some(format!("put the file there, or leave out `--mirror {place}=…`")),
+            Self::NoFile { place, .. } => {
+                Some(format!("put the file there, or leave out `--mirror {place}=…`"))
+            }
             Self::Mismatch { place, .. } => Some(format!(
                 "the mirror is damaged or lying, or the pin is wrong: try another one with `--mirror {place}=URL`"
             )),
             Self::Io(error) => io_hint(error),
-            Self::Unpack { .. } => Some("its hash is right, so the pinned file itself is not a .tar.xz of one source tree".into()),
+            Self::Unpack { .. } => Some(
+                "its hash is right, so the pinned file itself is not a .tar.xz of one source tree".into(),
+            ),
             Self::Cancelled => None,
         }
     }
@@ -126,7 +134,12 @@ pub fn is_cached(downloads: &Path, pin: &KernelPin) -> bool {
 }
 
 /// Brings the file of a pin into `downloads`, where it is kept under its sha256.
-pub fn fetch(pin: &KernelPin, location: impl FnOnce() -> Result<Location, Error>, downloads: &Path, watch: &Watch) -> Result<Fetched, Error> {
+pub fn fetch(
+    pin: &KernelPin,
+    location: impl FnOnce() -> Result<Location, Error>,
+    downloads: &Path,
+    watch: &Watch,
+) -> Result<Fetched, Error> {
     let kept = downloads.join(&pin.sha256);
     let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
     // Two processes that want the same file: one downloads, the other waits and finds it.
@@ -159,7 +172,13 @@ pub fn fetch(pin: &KernelPin, location: impl FnOnce() -> Result<Location, Error>
 }
 
 /// Copies a local mirror's file, so that what was hashed is what is used.
-fn copy(pin: &KernelPin, paths: &[PathBuf; 2], part: &Path, progress: &dyn Progress, watch: &Watch) -> Result<u64, Error> {
+fn copy(
+    pin: &KernelPin,
+    paths: &[PathBuf; 2],
+    part: &Path,
+    progress: &dyn Progress,
+    watch: &Watch,
+) -> Result<u64, Error> {
     let found = paths.iter().find(|path| path.is_file());
     let from = found.ok_or_else(|| Error::NoFile { place: pin.place.clone(), paths: paths.clone() })?;
     let mut source = File::open(from)?;

@@ -55,7 +55,8 @@ pub fn unpack(archive: &Path, name: &str, dir: &Path, watch: &Watch) -> Result<S
             (None, first) => top = first,
             (Some(top), Some(first)) if *top == first => {}
             (Some(top), Some(first)) => {
-                let reason = format!("it holds both `{}` and `{}` at its top", top.display(), first.display());
+                let reason =
+                    format!("it holds both `{}` and `{}` at its top", top.display(), first.display());
                 return Err(wrong(reason));
             }
         }
@@ -63,7 +64,10 @@ pub fn unpack(archive: &Path, name: &str, dir: &Path, watch: &Watch) -> Result<S
         // A full disk is the host's failure, not the archive's.
         let unpacked = entry.unpack_in(dir).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::PermissionDenied => {
-                Error::Io(io::Error::new(error.kind(), format!("cannot unpack into `{}`: {error}", dir.display())))
+                Error::Io(io::Error::new(
+                    error.kind(),
+                    format!("cannot unpack into `{}`: {error}", dir.display()),
+                ))
             }
             _ => failed(error),
         })?;

@@ -96,7 +96,8 @@ impl<E> Compile<'_, E> {
         progress.finish(&format!("{} symbols on", configured.config.on().count()));
 
         let modules = configured.config.is_on("MODULES");
-        let progress = watch.reporter.begin("compile", &what, Some(expected(&configured.config)), Unit::Files);
+        let progress =
+            watch.reporter.begin("compile", &what, Some(expected(&configured.config)), Unit::Files);
         let compiled = self.make(site, modules, progress.as_ref(), watch)?;
         progress.finish(&format!("{compiled} files"));
 
@@ -104,7 +105,10 @@ impl<E> Compile<'_, E> {
         let release = split::split(self, site, &configured.config, out, watch)?;
         fs::write(out.join("boot").join(format!("config-{release}")), &configured.text)?;
         let facts = Facts { release, epoch: site.epoch, compiled, absences: configured.absences, modules };
-        fs::write(out.join("kernel.json"), serde_json::to_string_pretty(&facts).map_err(std::io::Error::from)?)?;
+        fs::write(
+            out.join("kernel.json"),
+            serde_json::to_string_pretty(&facts).map_err(std::io::Error::from)?,
+        )?;
         progress.finish("read back");
         Ok(())
     }
@@ -134,7 +138,8 @@ impl<E> Compile<'_, E> {
                 progress.set(compiled);
             }
         };
-        let result = self.command(site)?.arg(format!("-j{}", site.jobs)).args(targets).lines(&watch.cancel, count);
+        let result =
+            self.command(site)?.arg(format!("-j{}", site.jobs)).args(targets).lines(&watch.cancel, count);
         match result {
             Ok(()) => Ok(compiled),
             Err(sandbox::Error::Failed { .. }) => {

@@ -6,22 +6,27 @@ const AROUND: usize = 4;
 /// The first line that tells an error and the lines around it; without one, the end of the output.
 pub(super) fn first_error(output: &str) -> (String, String) {
     let lines: Vec<&str> = output.lines().collect();
-    let tells = |line: &&str| {
-        let compiler = [": error:", ": fatal error:", ": Error:", "undefined reference", "ld: ", "internal compiler error"];
+    let tells = |line: &str| {
+        let compiler = [
+            ": error:",
+            ": fatal error:",
+            ": Error:",
+            "undefined reference",
+            "ld: ",
+            "internal compiler error",
+        ];
         compiler.iter().any(|sign| line.contains(sign)) && !line.starts_with("make")
     };
     // make's own complaint names a target at most: second choice.
-    let makes = |line: &&str| line.starts_with("make") && line.contains("***");
-    let place = lines.iter().position(|line| tells(&line)).or_else(|| lines.iter().position(|line| makes(&line)));
-    match place {
-        Some(at) => {
-            let context = &lines[at.saturating_sub(AROUND)..lines.len().min(at + AROUND + 1)];
-            (lines[at].trim().to_owned(), context.join("\n"))
-        }
-        None => {
-            let last = lines.last().map_or("it printed nothing", |line| line.trim());
-            (last.to_owned(), lines[lines.len().saturating_sub(2 * AROUND)..].join("\n"))
-        }
+    let makes = |line: &str| line.starts_with("make") && line.contains("***");
+    let place =
+        lines.iter().position(|line| tells(line)).or_else(|| lines.iter().position(|line| makes(line)));
+    if let Some(at) = place {
+        let context = &lines[at.saturating_sub(AROUND)..lines.len().min(at + AROUND + 1)];
+        (lines[at].trim().to_owned(), context.join("\n"))
+    } else {
+        let last = lines.last().map_or("it printed nothing", |line| line.trim());
+        (last.to_owned(), lines[lines.len().saturating_sub(2 * AROUND)..].join("\n"))
     }
 }
 
@@ -40,7 +45,9 @@ mod tests {
 
     #[test]
     fn makes_own_complaint_is_second_choice_and_the_end_third() {
-        assert!(first_error("  CC x\nmake[2]: *** No rule to make target 'y'.  Stop.\n").0.contains("No rule"));
+        assert!(
+            first_error("  CC x\nmake[2]: *** No rule to make target 'y'.  Stop.\n").0.contains("No rule")
+        );
         assert_eq!(first_error("one\ntwo\n").0, "two");
         assert_eq!(first_error("").0, "it printed nothing");
     }

@@ -82,7 +82,9 @@ impl Diagnose for Error {
             Self::Configure(error) => error.hint(),
             Self::Compile { log, .. } => Some(format!("the whole output is in `{}`", log.display())),
             Self::Command(error) => error.hint(),
-            Self::Artifact(_) => Some("this is a fault of the build, not of the recipe: please report it with the log".into()),
+            Self::Artifact(_) => {
+                Some("this is a fault of the build, not of the recipe: please report it with the log".into())
+            }
             Self::Path(_) => Some("put the store somewhere else with --store or IMGBUILD_STORE".into()),
             Self::Io(error) => io_hint(error),
         }

@@ -12,7 +12,13 @@ use crate::sandbox::Command;
 use crate::step::{Level, Watch};
 
 /// Fills `out` with `boot/vmlinux` and `modules/`; returns the kernel's release.
-pub(super) fn split<E>(step: &Compile<'_, E>, site: &Site, config: &Config, out: &Path, watch: &Watch) -> Result<String, Error> {
+pub(super) fn split<E>(
+    step: &Compile<'_, E>,
+    site: &Site,
+    config: &Config,
+    out: &Path,
+    watch: &Watch,
+) -> Result<String, Error> {
     let release = fs::read_to_string(site.build.join("include/config/kernel.release"))?.trim().to_owned();
     if release != step.version.release() {
         return Err(Error::Artifact(format!("its release is `{release}`, not `{}`", step.version.release())));
@@ -23,7 +29,8 @@ pub(super) fn split<E>(step: &Compile<'_, E>, site: &Site, config: &Config, out:
     match step.arch {
         Arch::X86_64 => {
             let strip = format!("{}strip", step.arch.cross_compile());
-            let command = Command::new(strip).arg("-s").arg("-o").arg(&kernel).arg(site.build.join("vmlinux"));
+            let command =
+                Command::new(strip).arg("-s").arg("-o").arg(&kernel).arg(site.build.join("vmlinux"));
             command.log(&site.log).output(&watch.cancel)?;
         }
         Arch::Arm64 => {
@@ -35,7 +42,9 @@ pub(super) fn split<E>(step: &Compile<'_, E>, site: &Site, config: &Config, out:
         let installed = install_modules(step, site, &release, watch)?;
         let count = check_modules(&installed, step.arch, &release)?;
         if count == 0 {
-            watch.reporter.note(Level::Detail, "no symbol is a module: the modules image holds the index files alone");
+            watch
+                .reporter
+                .note(Level::Detail, "no symbol is a module: the modules image holds the index files alone");
         }
         fs::rename(installed, out.join("modules"))?;
     }
@@ -59,12 +68,18 @@ fn check_kernel(data: &[u8], arch: Arch, config: &Config) -> Result<(), String> 
 }
 
 /// Runs `modules_install`; returns the directory that is to be `lib/modules/RELEASE`.
-fn install_modules<E>(step: &Compile<'_, E>, site: &Site, release: &str, watch: &Watch) -> Result<PathBuf, Error> {
+fn install_modules<E>(
+    step: &Compile<'_, E>,
+    site: &Site,
+    release: &str,
+    watch: &Watch,
+) -> Result<PathBuf, Error> {
     let root = site.build.join("imgbuild-modules");
     let mut install = std::ffi::OsString::from("INSTALL_MOD_PATH=");
     install.push(&root);
     let jobs = format!("-j{}", site.jobs);
-    let command = step.command(site)?.arg(jobs).arg("INSTALL_MOD_STRIP=1").arg(install).arg("modules_install");
+    let command =
+        step.command(site)?.arg(jobs).arg("INSTALL_MOD_STRIP=1").arg(install).arg("modules_install");
     command.output(&watch.cancel)?;
     let modules = root.join("lib/modules").join(release);
     // Absolute links into the build directory.

@@ -55,7 +55,14 @@ impl BlockWriter {
         };
         let workers = (0..threads).map(|_| worker()).collect();
         let collector = std::thread::spawn(move || collect(&results, target));
-        Self { block: Vec::with_capacity(BLOCK), next: 0, hasher: Sha256::new(), jobs: Some(jobs), workers, collector }
+        Self {
+            block: Vec::with_capacity(BLOCK),
+            next: 0,
+            hasher: Sha256::new(),
+            jobs: Some(jobs),
+            workers,
+            collector,
+        }
     }
 
     /// Writes what is left and returns the digests.
@@ -162,7 +169,8 @@ mod tests {
 
     fn sample(size: usize) -> Vec<u8> {
         // Neither constant nor random, so that compression has something to decide.
-        (0..size).map(|i| ((i * i / 97) % 251) as u8 ^ (i / 4096) as u8).collect()
+        let byte = |n: usize| n.to_le_bytes()[0];
+        (0..size).map(|i| byte(i * i / 97 % 251) ^ byte(i / 4096)).collect()
     }
 
     proptest! {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use oci_spec::image::{
-    ANNOTATION_CREATED, ConfigBuilder, Descriptor, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder,
-    ImageIndexBuilder, ImageManifestBuilder, MediaType, PlatformBuilder, RootFsBuilder, Sha256Digest,
+    ANNOTATION_CREATED, ConfigBuilder, Descriptor, DescriptorBuilder, HistoryBuilder,
+    ImageConfigurationBuilder, ImageIndexBuilder, ImageManifestBuilder, MediaType, PlatformBuilder,
+    RootFsBuilder, Sha256Digest,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -44,9 +45,14 @@ pub fn rfc3339(seconds: u64) -> String {
 /// An image of one layer for `arch`, created at `epoch` (seconds since 1970).
 pub fn image(arch: Arch, epoch: u64, layer: &Packed, labels: &Labels) -> Image {
     let created = rfc3339(epoch);
-    let history = HistoryBuilder::default().created(created.as_str()).created_by(format!("imgbuild, assembly {ASSEMBLY}")).build();
-    let rootfs = RootFsBuilder::default().typ("layers").diff_ids(vec![format!("sha256:{}", layer.diff_id)]).build();
-    let runtime = ConfigBuilder::default().labels(labels.clone().into_iter().collect::<HashMap<_, _>>()).build();
+    let history = HistoryBuilder::default()
+        .created(created.as_str())
+        .created_by(format!("imgbuild, assembly {ASSEMBLY}"))
+        .build();
+    let rootfs =
+        RootFsBuilder::default().typ("layers").diff_ids(vec![format!("sha256:{}", layer.diff_id)]).build();
+    let runtime =
+        ConfigBuilder::default().labels(labels.clone().into_iter().collect::<HashMap<_, _>>()).build();
     let config = ImageConfigurationBuilder::default()
         .created(created.as_str())
         .architecture(arch.oci())
@@ -140,8 +146,14 @@ mod tests {
                 r#"["sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"],"type":"layers"}}"#
             )
         );
-        assert_eq!(text(&image.manifest), r#"{"annotations":{"a.first":"2","m.middle":"3","org.opencontainers.image.created":"2026-07-30T10:56:00Z","z.last":"1"},"config":{"digest":"sha256:b8a641332c8c47114cedae356933d1292df9045ce4c97890e5de59edec5fd1bd","mediaType":"application/vnd.oci.image.config.v1+json","size":331},"layers":[{"digest":"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","size":7}],"mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}"#);
-        assert_eq!(image.manifest.descriptor.digest().to_string(), "sha256:665b7b12dc12e8f747c57af204f550cb8741c36cf241a45f0c709ae73c4662e5");
+        assert_eq!(
+            text(&image.manifest),
+            r#"{"annotations":{"a.first":"2","m.middle":"3","org.opencontainers.image.created":"2026-07-30T10:56:00Z","z.last":"1"},"config":{"digest":"sha256:b8a641332c8c47114cedae356933d1292df9045ce4c97890e5de59edec5fd1bd","mediaType":"application/vnd.oci.image.config.v1+json","size":331},"layers":[{"digest":"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","size":7}],"mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}"#
+        );
+        assert_eq!(
+            image.manifest.descriptor.digest().to_string(),
+            "sha256:665b7b12dc12e8f747c57af204f550cb8741c36cf241a45f0c709ae73c4662e5"
+        );
     }
 
     #[test]

@@ -60,7 +60,13 @@ impl Entry {
 /// Writes a gzip layer of `entries`, sorted by path, to `target`. `epoch` (seconds since 1970) is every entry's time.
 ///
 /// Of two entries that are names of one file the one that sorts first must be the file.
-pub fn write(mut entries: Vec<Entry>, epoch: u64, target: &Path, threads: usize, watch: &Watch) -> Result<Packed, Error> {
+pub fn write(
+    mut entries: Vec<Entry>,
+    epoch: u64,
+    target: &Path,
+    threads: usize,
+    watch: &Watch,
+) -> Result<Packed, Error> {
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let mut builder = tar::Builder::new(BlockWriter::new(File::create(target)?, threads));
     let appended = entries.iter().try_for_each(|entry| append(&mut builder, entry, epoch, &watch.cancel));
@@ -70,7 +76,7 @@ pub fn write(mut entries: Vec<Entry>, epoch: u64, target: &Path, threads: usize,
     // When the disk is full the writer's end knows it; what the append saw is only that its threads are gone.
     let finished = builder.into_inner().and_then(BlockWriter::finish);
     match (appended, finished) {
-        (Err(Error::Io(_)), Err(error)) | (Ok(()), Err(error)) => {
+        (Err(Error::Io(_)) | Ok(()), Err(error)) => {
             Err(io::Error::new(error.kind(), format!("cannot write `{}`: {error}", target.display())).into())
         }
         (Err(error), _) => Err(error),
@@ -78,7 +84,12 @@ pub fn write(mut entries: Vec<Entry>, epoch: u64, target: &Path, threads: usize,
     }
 }
 
-fn append<W: Write>(builder: &mut tar::Builder<W>, entry: &Entry, epoch: u64, cancel: &Cancel) -> Result<(), Error> {
+fn append<W: Write>(
+    builder: &mut tar::Builder<W>,
+    entry: &Entry,
+    epoch: u64,
+    cancel: &Cancel,
+) -> Result<(), Error> {
     let mut header = Header::new_ustar();
     header.set_mode(entry.mode);
     header.set_uid(0);

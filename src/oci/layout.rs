@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use fs_err::{self as fs, File};
 use oci_spec::image::{
-    ANNOTATION_REF_NAME, Descriptor, ImageConfiguration, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType, Os,
+    ANNOTATION_REF_NAME, Descriptor, ImageConfiguration, ImageIndex, ImageIndexBuilder, ImageManifest,
+    MediaType, Os,
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -86,7 +87,10 @@ impl Layout {
 
     /// Adds a blob from bytes.
     pub fn add(&self, blob: &Blob) -> Result<(), Error> {
-        self.replace(&format!("blobs/{}", blob.descriptor.digest().to_string().replacen(':', "/", 1)), &blob.bytes)
+        self.replace(
+            &format!("blobs/{}", blob.descriptor.digest().to_string().replacen(':', "/", 1)),
+            &blob.bytes,
+        )
     }
 
     /// Adds a blob from a file; `digest` is `sha256:…`.
@@ -142,8 +146,14 @@ impl Layout {
                 if *config.os() != Os::Linux {
                     continue;
                 }
-                let labels = config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
-                found.push(Found { name: name.clone(), arch, manifest, labels: labels.into_iter().collect() });
+                let labels =
+                    config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+                found.push(Found {
+                    name: name.clone(),
+                    arch,
+                    manifest,
+                    labels: labels.into_iter().collect(),
+                });
             }
         }
         Ok(found)
@@ -173,7 +183,11 @@ impl Layout {
         let mut below = Vec::new();
         match descriptor.media_type() {
             MediaType::ImageIndex => {
-                below.extend(self.document::<ImageIndex>(descriptor).map(|i| i.manifests().clone()).unwrap_or_default());
+                below.extend(
+                    self.document::<ImageIndex>(descriptor)
+                        .map(|i| i.manifests().clone())
+                        .unwrap_or_default(),
+                );
             }
             MediaType::ImageManifest => {
                 if let Ok(manifest) = self.document::<ImageManifest>(descriptor) {
@@ -191,7 +205,7 @@ impl Layout {
     }
 
     fn document<T: DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T, Error> {
-        parse(&self.sound(&descriptor.digest().to_string())?)
+        parse(&self.sound(descriptor.digest().as_ref())?)
     }
 
     fn write_index(&self, manifests: Vec<Descriptor>) -> Result<(), Error> {
@@ -220,7 +234,8 @@ fn persist(file: NamedTempFile, target: &Path) -> Result<(), Error> {
 }
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let malformed = |error: serde_json::Error| Error::Malformed { path: path.to_owned(), reason: error.to_string() };
+    let malformed =
+        |error: serde_json::Error| Error::Malformed { path: path.to_owned(), reason: error.to_string() };
     serde_json::from_slice(&fs::read(path)?).map_err(malformed)
 }
 

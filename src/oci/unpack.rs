@@ -16,7 +16,7 @@ use crate::step::Cancel;
 pub fn unpack(layout: &Layout, image: &Found, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
     fs::create_dir_all(dir)?;
     for layer in image.manifest.layers() {
-        let path = layout.sound(&layer.digest().to_string())?;
+        let path = layout.sound(layer.digest().as_ref())?;
         if *layer.media_type() != MediaType::ImageLayerGzip {
             let reason = format!("its layers are {}, not gzip", layer.media_type());
             return Err(Error::Malformed { path, reason });

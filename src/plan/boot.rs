@@ -64,13 +64,22 @@ impl Diagnose for Error {
 
 /// Boots the kernel image called `name` (or the only one) in the layout at `dir`, with the modules image that
 /// belongs to it. `request` has everything but the two paths.
-pub fn boot(dir: &Path, name: Option<&str>, request: Request, store: &Store, watch: &Watch) -> Result<Report, Error> {
+pub fn boot(
+    dir: &Path,
+    name: Option<&str>,
+    request: Request,
+    store: &Store,
+    watch: &Watch,
+) -> Result<Report, Error> {
     let layout = Layout::open(dir)?;
     let images = layout.images()?;
     let kernel = kernel(dir, &images, name, request.arch)?;
     let belongs = |image: &&Found| {
         let same = |label: &str| image.labels.get(label) == kernel.labels.get(label);
-        has_role(image, Role::Modules) && image.arch == kernel.arch && same("io.imgbuild.flavour") && same("io.imgbuild.kernel.release")
+        has_role(image, Role::Modules)
+            && image.arch == kernel.arch
+            && same("io.imgbuild.flavour")
+            && same("io.imgbuild.kernel.release")
     };
     let modules = images.iter().find(belongs);
     let work = store.work()?;
@@ -97,12 +106,16 @@ fn kernel<'i>(dir: &Path, images: &'i [Found], name: Option<&str>, arch: Arch) -
     match (fitting.next(), fitting.next()) {
         (Some(kernel), None) => Ok(kernel),
         (None, _) => {
-            let wanted = name.map_or_else(|| format!("kernel image for {arch}"), |name| format!("kernel image `{name}` for {arch}"));
+            let wanted = name.map_or_else(
+                || format!("kernel image for {arch}"),
+                |name| format!("kernel image `{name}` for {arch}"),
+            );
             let found = kernels.iter().map(|image| format!("{} ({})", image.name, image.arch)).collect();
             Err(oci::Error::NoImage { path: dir.to_owned(), wanted, found }.into())
         }
         (Some(_), Some(_)) => {
-            let names = kernels.iter().filter(|image| image.arch == arch).map(|image| image.name.clone()).collect();
+            let names =
+                kernels.iter().filter(|image| image.arch == arch).map(|image| image.name.clone()).collect();
             Err(Error::Several { layout: dir.display().to_string(), arch, names })
         }
     }

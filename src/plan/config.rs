@@ -3,8 +3,8 @@
 use super::Error;
 use super::kernel::{Plan, accepted, unpack_source};
 use crate::arch::Arch;
-use crate::kernel::kconfig::{self, Configure, Configured};
 use crate::kernel;
+use crate::kernel::kconfig::{self, Configure, Configured};
 use crate::step::{Level, Unit, Watch};
 use crate::store::Store;
 use crate::version::Version;
@@ -47,9 +47,16 @@ pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, 
             configured.notes.iter().for_each(|note| watch.reporter.note(Level::Detail, note));
             progress.finish(&format!("{} symbols asked for, all as asked", cell.requested.requests().len()));
             let parted = kconfig::explain(&configured.absences, &accepted);
-            let explained = parted.explained.iter().map(|(symbol, why)| ((*symbol).into(), why.reason.clone())).collect();
+            let explained =
+                parted.explained.iter().map(|(symbol, why)| ((*symbol).into(), why.reason.clone())).collect();
             let unexplained = parted.unexplained.iter().map(|symbol| (*symbol).to_owned()).collect();
-            checked.push(Checked { version: pin.version.clone(), arch: cell.arch, configured, explained, unexplained });
+            checked.push(Checked {
+                version: pin.version.clone(),
+                arch: cell.arch,
+                configured,
+                explained,
+                unexplained,
+            });
         }
     }
     Ok(checked)

@@ -1,7 +1,7 @@
 //! `imgbuild kernel`: from a request to two multi-architecture images in an OCI layout.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::pack::{Pack, PackedLayer, Role};
 use crate::arch::Arch;
+use crate::fetch;
 use crate::fetch::mirror::Mirrors;
 use crate::fetch::unpack::{Source, unpack};
-use crate::fetch;
 use crate::host;
 use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
 use crate::kernel::{Compile, Facts, Site, toolchain};
@@ -131,7 +131,14 @@ pub struct Platform {
 
 impl Plan {
     /// Looks up recipe, pins and fragments.
-    pub fn new(request: &Request, catalogue: &Catalogue, lock: Lock, mirrors: Mirrors, jobs: usize, watch: &Watch) -> Result<Self, Error> {
+    pub fn new(
+        request: &Request,
+        catalogue: &Catalogue,
+        lock: Lock,
+        mirrors: Mirrors,
+        jobs: usize,
+        watch: &Watch,
+    ) -> Result<Self, Error> {
         let recipe = request.flavour.recipe(catalogue)?;
         let arches = super::arches(&request.arches, &recipe.arches())?;
         let mut sources: Vec<(KernelPin, Vec<Cell>)> = Vec::new();
@@ -162,9 +169,9 @@ impl Plan {
 
     fn toolchains(&self, watch: &Watch) -> Result<BTreeMap<Arch, Value>, Error> {
         self.require_tools()?;
-        let arches: BTreeMap<Arch, ()> = self.cells().map(|cell| (cell.arch, ())).collect();
+        let arches: BTreeSet<Arch> = self.cells().map(|cell| cell.arch).collect();
         let identity = |arch| Ok((arch, toolchain::identity(arch, &watch.cancel)?));
-        arches.into_keys().map(identity).collect()
+        arches.into_iter().map(identity).collect()
     }
 
     fn compile<'a>(
@@ -187,7 +194,10 @@ impl Plan {
     /// The names of the images of a source, kernel first.
     fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
         let tagged = |repository: &str| format!("{repository}:{}", pin.version);
-        [(Role::Kernel, tagged(&self.recipe.kernel_image)), (Role::Modules, tagged(&self.recipe.modules_image))]
+        [
+            (Role::Kernel, tagged(&self.recipe.kernel_image)),
+            (Role::Modules, tagged(&self.recipe.modules_image)),
+        ]
     }
 
     /// What would be done, and what is done already.
@@ -205,7 +215,8 @@ impl Plan {
             for cell in cells {
                 let nowhere = || unreachable!("an outline runs no step");
                 let step = self.compile(cell, &toolchains[&cell.arch], &nowhere);
-                let (what, asked) = (format!("Linux {} {}", pin.version, cell.arch), cell.requested.requests().len());
+                let (what, asked) =
+                    (format!("Linux {} {}", pin.version, cell.arch), cell.requested.requests().len());
                 let input = format!("{asked} symbols of {} on {}", self.recipe.name, self.recipe.base);
                 let cached = store.peek(step.kind(), step.key());
                 lines.push(Line { step: "compile", what, key: Some(step.key().to_string()), input, cached });
@@ -268,7 +279,14 @@ impl Plan {
                     continue;
                 }
                 let content = kernel.content;
-                let pack = Pack { kernel: &kernel.path, content, facts: &facts, arch: cell.arch, role, threads: self.jobs };
+                let pack = Pack {
+                    kernel: &kernel.path,
+                    content,
+                    facts: &facts,
+                    arch: cell.arch,
+                    role,
+                    threads: self.jobs,
+                };
                 let layer = PackedLayer::of(&store.get_or_make(&pack, watch)?)?;
                 let mut labels = self.labels(pin, role, &facts.release);
                 labels.insert("io.imgbuild.kernel.config".into(), config_digest.clone());
@@ -346,10 +364,15 @@ impl Plan {
                         size: member.layer.packed.size,
                     });
                 }
-                let manifests: Vec<_> = members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
+                let manifests: Vec<_> =
+                    members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
                 let joined = index(&manifests, &self.labels(source.pin, *role, release));
                 layout.add(&joined)?;
-                built.push(Built { name: name.clone(), digest: joined.descriptor.digest().to_string(), platforms });
+                built.push(Built {
+                    name: name.clone(),
+                    digest: joined.descriptor.digest().to_string(),
+                    platforms,
+                });
                 names.push((name.clone(), joined.descriptor));
             }
         }
@@ -382,12 +405,11 @@ struct Tree<'p> {
 
 impl Tree<'_> {
     fn site(&self, cell: &Cell, toolchains: &BTreeMap<Arch, Value>) -> Result<Site, Error> {
-        let (work, source) = match self.unpacked.get() {
-            Some(unpacked) => unpacked,
-            None => {
-                let unpacked = unpack_source(self.plan, self.pin, self.store, self.watch)?;
-                self.unpacked.get_or_init(|| unpacked)
-            }
+        let (work, source) = if let Some(unpacked) = self.unpacked.get() {
+            unpacked
+        } else {
+            let unpacked = unpack_source(self.plan, self.pin, self.store, self.watch)?;
+            self.unpacked.get_or_init(|| unpacked)
         };
         let nowhere = || unreachable!("only the key is asked for");
         let key = self.plan.compile(cell, &toolchains[&cell.arch], &nowhere).key();
@@ -399,7 +421,12 @@ impl Tree<'_> {
 }
 
 /// Fetches and unpacks a source into a work directory of its own.
-pub(super) fn unpack_source(plan: &Plan, pin: &KernelPin, store: &Store, watch: &Watch) -> Result<(Work, Source), Error> {
+pub(super) fn unpack_source(
+    plan: &Plan,
+    pin: &KernelPin,
+    store: &Store,
+    watch: &Watch,
+) -> Result<(Work, Source), Error> {
     let fetched = plan.fetch(pin, store, watch)?;
     let work = store.work()?;
     let name = format!("linux-{}", pin.version);

@@ -5,7 +5,7 @@ pub mod config;
 pub mod kernel;
 mod pack;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::arch::{Arch, UnknownArch};
 use crate::document::list;
@@ -108,10 +108,13 @@ impl Diagnose for Error {
         match (self.inner(), self) {
             (Some(error), _) => error.hint(),
             (None, Self::Io(error)) => crate::step::io_hint(error),
-            (None, Self::Series { version, .. }) => {
-                Some(format!("a recipe of your own can extend it and name the series \"{}\"", version.series()))
+            (None, Self::Series { version, .. }) => Some(format!(
+                "a recipe of your own can extend it and name the series \"{}\"",
+                version.series()
+            )),
+            (None, Self::NotForArch { .. }) => {
+                Some("a recipe with [arch.NAME] tables is for those architectures alone".into())
             }
-            (None, Self::NotForArch { .. }) => Some("a recipe with [arch.NAME] tables is for those architectures alone".into()),
             (None, Self::Host) => Some("name one with --arch".into()),
             (None, _) => None,
         }
@@ -124,17 +127,17 @@ impl Diagnose for Error {
 
 /// The architectures a request names; `all` means those of `known`, and none the host's.
 pub fn arches(names: &[String], known: &[Arch]) -> Result<Vec<Arch>, Error> {
-    let mut arches = BTreeMap::new();
+    let mut arches = BTreeSet::new();
     for name in names {
         match name.as_str() {
-            "all" => arches.extend(known.iter().map(|arch| (*arch, ()))),
-            name => drop(arches.insert(name.parse()?, ())),
+            "all" => arches.extend(known),
+            name => drop(arches.insert(name.parse()?)),
         }
     }
     if arches.is_empty() {
-        arches.insert(Arch::host().ok_or(Error::Host)?, ());
+        arches.insert(Arch::host().ok_or(Error::Host)?);
     }
-    Ok(arches.into_keys().collect())
+    Ok(arches.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -100,7 +100,8 @@ impl Pack<'_> {
     fn kernel_entries(&self) -> Vec<Entry> {
         let boot = self.kernel.join("boot");
         let config = format!("config-{}", self.facts.release);
-        let mut entries = vec![Entry::directory("boot"), Entry::file(format!("boot/{config}"), boot.join(&config))];
+        let mut entries =
+            vec![Entry::directory("boot"), Entry::file(format!("boot/{config}"), boot.join(&config))];
         match self.arch {
             Arch::X86_64 => entries.push(Entry::file("boot/vmlinux", boot.join("vmlinux"))),
             // One file under two names: specs for arm64 have named boot/image. The link sorts after the file.

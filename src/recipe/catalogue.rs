@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use include_dir::{Dir, include_dir};
 
-use super::kernel::{self, KernelRecipe, Written};
 use super::Error;
+use super::kernel::{self, KernelRecipe, Written};
 use crate::document::{Document, Mistakes};
 
 static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/recipes");
@@ -38,16 +38,18 @@ impl Catalogue {
     pub fn name(&self, path: &str) -> String {
         match self {
             Self::Builtin => format!("<built-in>/{path}"),
-            Self::Directory(dir) => dir.join(path).strip_prefix("./").map_or_else(
-                |_| dir.join(path).display().to_string(),
-                |path| path.display().to_string(),
-            ),
+            Self::Directory(dir) => dir
+                .join(path)
+                .strip_prefix("./")
+                .map_or_else(|_| dir.join(path).display().to_string(), |path| path.display().to_string()),
         }
     }
 
     /// The text of a file of the catalogue.
     pub fn read(&self, path: &str) -> std::io::Result<String> {
-        let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("no `{path}` among the built-in files"));
+        let missing = || {
+            std::io::Error::new(std::io::ErrorKind::NotFound, format!("no `{path}` among the built-in files"))
+        };
         match self {
             Self::Directory(dir) => fs::read_to_string(dir.join(path)),
             Self::Builtin => {
@@ -56,7 +58,10 @@ impl Catalogue {
                     Some(("kconfigs", rest)) => (&KCONFIGS, rest),
                     _ => return Err(missing()),
                 };
-                tree.get_file(rest).and_then(|file| file.contents_utf8()).map(str::to_owned).ok_or_else(missing)
+                tree.get_file(rest)
+                    .and_then(|file| file.contents_utf8())
+                    .map(str::to_owned)
+                    .ok_or_else(missing)
             }
         }
     }
@@ -108,7 +113,11 @@ impl Catalogue {
     fn written(&self, name: &str) -> Result<Written, Error> {
         let known = self.flavours()?;
         if !known.iter().any(|flavour| flavour == name) {
-            return Err(Error::UnknownFlavour { asked: name.to_owned(), known, place: self.name("recipes/kernel") });
+            return Err(Error::UnknownFlavour {
+                asked: name.to_owned(),
+                known,
+                place: self.name("recipes/kernel"),
+            });
         }
         let path = format!("recipes/kernel/{name}.toml");
         Ok(self.parse(&self.name(&path), &self.read(&path)?, None)?)
@@ -116,9 +125,9 @@ impl Catalogue {
 
     fn parse(&self, name: &str, text: &str, dir: Option<&Path>) -> Result<Written, Mistakes> {
         let exists = |fragment: &str| self.fragment(fragment, dir).is_ok();
-        Document::new(name, text).read(|fields| kernel::read(fields, &exists))?.ok_or_else(|| {
-            unreachable!("a recipe without mistakes has all its fields")
-        })
+        Document::new(name, text)
+            .read(|fields| kernel::read(fields, &exists))?
+            .ok_or_else(|| unreachable!("a recipe without mistakes has all its fields"))
     }
 
     /// Follows `extends` to its root and reads every fragment.
@@ -133,13 +142,15 @@ impl Catalogue {
             chain.push((self.written(&parent)?, None));
             names.push(parent);
         }
-        KernelRecipe::meant(chain, |fragment, dir| self.fragment(fragment, dir)).map_err(Error::Io)
+        KernelRecipe::meant(&chain, |fragment, dir| self.fragment(fragment, dir)).map_err(Error::Io)
     }
 
     /// A fragment's name for messages and its text: `./x` lies beside the recipe, all else in `kconfigs/`.
     fn fragment(&self, fragment: &str, dir: Option<&Path>) -> std::io::Result<(String, String)> {
         match dir {
-            Some(dir) if fragment.starts_with("./") || fragment.starts_with("../") || fragment.starts_with('/') => {
+            Some(dir)
+                if fragment.starts_with("./") || fragment.starts_with("../") || fragment.starts_with('/') =>
+            {
                 let path = dir.join(fragment.strip_prefix("./").unwrap_or(fragment));
                 Ok((path.display().to_string(), fs::read_to_string(&path)?))
             }

@@ -69,12 +69,16 @@ impl KernelRecipe {
 
     /// The architectures it is for: those it has a table for, or all where it has none.
     pub fn arches(&self) -> Vec<Arch> {
-        if self.arch_fragments.is_empty() { Arch::ALL.into() } else { self.arch_fragments.keys().copied().collect() }
+        if self.arch_fragments.is_empty() {
+            Arch::ALL.into()
+        } else {
+            self.arch_fragments.keys().copied().collect()
+        }
     }
 
     /// Puts together a recipe and those it extends, itself first. A child's fragments come after its parent's.
     pub(super) fn meant(
-        chain: Vec<(Written, Option<&Path>)>,
+        chain: &[(Written, Option<&Path>)],
         load: impl Fn(&str, Option<&Path>) -> std::io::Result<(String, String)>,
     ) -> std::io::Result<Self> {
         let child = &chain[0].0;
@@ -85,7 +89,11 @@ impl KernelRecipe {
             name: child.name.clone(),
             description: child.description.clone(),
             base: chain.iter().find_map(|(w, _)| w.base.clone()).unwrap_or_else(|| "allnoconfig".into()),
-            series: chain.iter().find(|(w, _)| !w.series.is_empty()).map(|(w, _)| w.series.clone()).unwrap_or_default(),
+            series: chain
+                .iter()
+                .find(|(w, _)| !w.series.is_empty())
+                .map(|(w, _)| w.series.clone())
+                .unwrap_or_default(),
             kernel_image: child.kernel_image.clone().unwrap_or_else(|| own("kernel-bin")),
             modules_image: child.modules_image.clone().unwrap_or_else(|| own("kernel-modules")),
             absent: Vec::new(),
@@ -112,13 +120,21 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
     if let Some(kind) = &kind
         && kind.value != "kernel"
     {
-        fields.mistake(kind, format!("`{}` is not a kind of recipe this command builds", kind.value), Some("`kernel` is".into()));
+        fields.mistake(
+            kind,
+            format!("`{}` is not a kind of recipe this command builds", kind.value),
+            Some("`kernel` is".into()),
+        );
     }
     let name = fields.required("name");
     if let Some(name) = &name
         && !is_image_name(&name.value)
     {
-        fields.mistake(name, "a name is lower-case letters, digits and single `-`, `_` or `.` between them", None);
+        fields.mistake(
+            name,
+            "a name is lower-case letters, digits and single `-`, `_` or `.` between them",
+            None,
+        );
     }
     let extends = fields.text("extends").map(|text| text.value);
     let base = fields.text("base");
@@ -135,7 +151,10 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
         fields.mistake(text, format!("`{}` is not a series such as `5.10`", text.value), None);
     }
     if series.is_empty() && extends.is_none() {
-        fields.mistake_here("`series` is missing: which kernel series is this recipe for?", Some("series = [\"5.10\"]".into()));
+        fields.mistake_here(
+            "`series` is missing: which kernel series is this recipe for?",
+            Some("series = [\"5.10\"]".into()),
+        );
     }
     let fragments = fragment_names(fields, exists);
     let mut arch_fragments = BTreeMap::new();
@@ -144,14 +163,20 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
             Ok(arch) if arch.name() == entry.0.value => {
                 arch_fragments.insert(arch, entry.1);
             }
-            Ok(arch) => fields.mistake(&entry.0, format!("a recipe writes `{arch}` for this architecture"), None),
+            Ok(arch) => {
+                fields.mistake(&entry.0, format!("a recipe writes `{arch}` for this architecture"), None);
+            }
             Err(error) => fields.mistake(&entry.0, error.to_string(), None),
         }
     }
     let image = |table: &Fields<'_>, name| {
         let text = table.text(name)?;
         if !is_image_name(&text.value) {
-            table.mistake(&text, format!("`{}` is not a repository name", text.value), Some("lower-case letters, digits and single `-`, `_`, `.` or `/` between them".into()));
+            table.mistake(
+                &text,
+                format!("`{}` is not a repository name", text.value),
+                Some("lower-case letters, digits and single `-`, `_`, `.` or `/` between them".into()),
+            );
         }
         Some(text.value)
     };

@@ -51,9 +51,10 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownFlavour { .. } => {
-                Some("a recipe of your own is a file: `--recipe PATH` (see \"Build your own\" in the README)".into())
-            }
+            Self::UnknownFlavour { .. } => Some(
+                "a recipe of your own is a file: `--recipe PATH` (see \"Build your own\" in the README)"
+                    .into(),
+            ),
             Self::NoDefault { .. } => Some("name one with --flavour".into()),
             _ => None,
         }

@@ -66,8 +66,12 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Start { .. } => Some("`imgbuild doctor` lists what is missing and how to install it".into()),
-            Self::Failed { log: Some(log), .. } => Some(format!("the whole output is in `{}`", log.display())),
+            Self::Start { .. } => {
+                Some("`imgbuild doctor` lists what is missing and how to install it".into())
+            }
+            Self::Failed { log: Some(log), .. } => {
+                Some(format!("the whole output is in `{}`", log.display()))
+            }
             _ => None,
         }
     }
@@ -172,9 +176,10 @@ impl Command {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        let mut child = command
-            .spawn()
-            .map_err(|source| Error::Start { program: self.program.to_string_lossy().into_owned(), source })?;
+        let mut child = command.spawn().map_err(|source| Error::Start {
+            program: self.program.to_string_lossy().into_owned(),
+            source,
+        })?;
 
         let stdout = child.stdout.take().expect("stdout is piped");
         let (sender, receiver) = mpsc::channel();
@@ -308,9 +313,16 @@ mod tests {
     #[test]
     fn a_command_sees_nothing_of_the_callers_environment() {
         let out = sh("env").output(&Cancel::default()).unwrap();
-        let names: Vec<_> = String::from_utf8(out).unwrap().lines().map(|l| l.split('=').next().unwrap().to_owned()).collect();
+        let names: Vec<_> = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|l| l.split('=').next().unwrap().to_owned())
+            .collect();
         for name in names {
-            assert!(["PATH", "LC_ALL", "TZ", "HOME", "PWD", "_", "OLDPWD", "SHLVL"].contains(&name.as_str()), "{name} leaked");
+            assert!(
+                ["PATH", "LC_ALL", "TZ", "HOME", "PWD", "_", "OLDPWD", "SHLVL"].contains(&name.as_str()),
+                "{name} leaked"
+            );
         }
     }
 

@@ -50,7 +50,9 @@ impl Diagnose for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Io(error) => io_hint(error),
-            Self::Format { .. } | Self::NoHome => Some("name another directory with --store or IMGBUILD_STORE".into()),
+            Self::Format { .. } | Self::NoHome => {
+                Some("name another directory with --store or IMGBUILD_STORE".into())
+            }
         }
     }
 }
@@ -217,7 +219,8 @@ impl Store {
         }
         let lock = File::create(self.root.join("locks").join(format!("{key}.lock"))).map_err(Error::Io)?;
         if lock.file().try_lock().is_err() {
-            let message = format!("another imgbuild is making {} {}: waiting for it", step.kind(), key.short());
+            let message =
+                format!("another imgbuild is making {} {}: waiting for it", step.kind(), key.short());
             watch.reporter.note(Level::Info, &message);
             lock.file().lock().map_err(Error::Io)?;
         }
@@ -262,7 +265,8 @@ impl Store {
         {
             return Ok(Some(Artifact { path: files, content: listing.key(), cached: true }));
         }
-        let message = format!("the store's entry `{}` is damaged; it is dropped and made again", entry.display());
+        let message =
+            format!("the store's entry `{}` is damaged; it is dropped and made again", entry.display());
         watch.reporter.note(Level::Warning, &message);
         fs::remove_dir_all(entry)?;
         Ok(None)

@@ -101,30 +101,11 @@ impl Tree {
     pub(super) fn nearest(&self, name: &str) -> Option<&str> {
         let allowed = (name.len() / 4).clamp(1, 3);
         let near = self.symbols.iter().filter(|(other, _)| other.len().abs_diff(name.len()) <= allowed);
-        near.map(|(other, symbol)| (distance(name, other), !symbol.has_prompt(), other.as_str()))
+        near.map(|(other, symbol)| (strsim::osa_distance(name, other), !symbol.has_prompt(), other.as_str()))
             .filter(|(distance, ..)| *distance <= allowed)
             .min()
             .map(|(.., other)| other)
     }
-}
-
-/// How many letters must be put in, left out, replaced or swapped with their neighbour to make `b` of `a`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut rows = [vec![0; b.len() + 1], vec![0; b.len() + 1], (0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        rows.rotate_left(1);
-        rows[2][0] = i;
-        for j in 1..=b.len() {
-            let replaced = rows[1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(rows[1][j] + 1).min(rows[2][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[0][j - 2] + 1);
-            }
-            rows[2][j] = least;
-        }
-    }
-    rows[2][b.len()]
 }
 
 /// Every symbol defined below `arch/` outside `arch`'s own directory.
