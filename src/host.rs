@@ -1,5 +1,6 @@
 //! The programs of this host that imgbuild starts, and the Debian packages that bring them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::sandbox;
@@ -37,13 +38,16 @@ impl Missing {
         &self.0
     }
 
+    /// The packages that bring them, sorted.
+    pub fn packages(&self) -> Vec<&'static str> {
+        let packages: BTreeSet<_> = self.0.iter().map(|tool| tool.package).collect();
+        packages.into_iter().collect()
+    }
+
     /// The one command that brings them all.
     pub fn command(&self) -> String {
-        let mut packages: Vec<_> = self.0.iter().map(|tool| tool.package).collect();
-        packages.sort_unstable();
-        packages.dedup();
         let sudo = if rustix::process::geteuid().is_root() { "" } else { "sudo " };
-        format!("{sudo}apt-get install --no-install-recommends {}", packages.join(" "))
+        format!("{sudo}apt-get install --no-install-recommends {}", self.packages().join(" "))
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) struct Doctor {
     /// `x86_64` (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<String>,
+    /// Print the names of the missing packages alone, for a script to install
+    #[arg(long)]
+    packages: bool,
 }
 
 /// What a user may want to do.
@@ -42,8 +45,14 @@ impl Doctor {
                 all.extend(tools);
             }
         }
+        let missing = host::require(&all);
+        if self.packages {
+            let packages = missing.err().map(|missing| missing.packages()).unwrap_or_default();
+            let end = if packages.is_empty() { "" } else { "\n" };
+            return context.print(&(packages.join("\n") + end));
+        }
         context.print(&text)?;
-        Ok(host::require(&all)?)
+        Ok(missing?)
     }
 }
 
