@@ -166,8 +166,8 @@ impl Context {
     }
 
     fn catalogue(&self) -> Result<Catalogue, Failure> {
-        let catalogue = Catalogue::find(self.global.catalogue.clone(), &std::env::current_dir()?);
-        self.watch.reporter.note(Level::Detail, &format!("recipes from `{}`", catalogue.name("")));
+        let catalogue = Catalogue::find(self.global.catalogue.clone());
+        self.watch.reporter.note(Level::Detail, &format!("recipes from `{}`", catalogue.name("recipes")));
         Ok(catalogue)
     }
 
