@@ -6,7 +6,7 @@ pub mod kernel;
 pub use catalogue::Catalogue;
 pub use kernel::KernelRecipe;
 
-use crate::document::{Mistakes, list};
+use crate::document::{Mistakes, list, nearest};
 use crate::step::{Class, Diagnose};
 
 /// A recipe that cannot be had.
@@ -25,8 +25,6 @@ pub enum Error {
         asked: String,
         /// All flavours of the catalogue.
         known: Vec<String>,
-        /// The catalogue's place.
-        place: String,
     },
     /// No recipe says `default = true`.
     #[error("no recipe in `{place}` is the default")]
@@ -51,10 +49,14 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownFlavour { .. } => Some(
-                "a recipe of your own is a file: `--recipe PATH` (see \"Build your own\" in the README)"
-                    .into(),
-            ),
+            Self::UnknownFlavour { asked, known } => {
+                Some(match nearest(asked, known.iter().map(String::as_str)) {
+                    Some(near) => {
+                        format!("did you mean `{near}`? A recipe of your own is a file: `--recipe PATH`")
+                    }
+                    None => "a recipe of your own is a file: `--recipe PATH`".into(),
+                })
+            }
             Self::NoDefault { .. } => Some("name one with --flavour".into()),
             _ => None,
         }
