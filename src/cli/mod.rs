@@ -165,10 +165,10 @@ impl Context {
         Ok(Store::open(&root)?)
     }
 
-    fn catalogue(&self) -> Result<Catalogue, Failure> {
+    fn catalogue(&self) -> Catalogue {
         let catalogue = Catalogue::find(self.global.catalogue.clone());
         self.watch.reporter.note(Level::Detail, &format!("recipes from `{}`", catalogue.name("recipes")));
-        Ok(catalogue)
+        catalogue
     }
 
     fn lock(&self, catalogue: &Catalogue) -> Result<Lock, Failure> {
