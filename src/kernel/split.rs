@@ -28,9 +28,11 @@ pub(super) fn split<E>(
     let kernel = boot.join("vmlinux");
     match step.arch {
         Arch::X86_64 => {
+            // Before strip sees it, which knows its own architecture alone.
+            let built = site.build.join("vmlinux");
+            check_arch(&fs::read(&built)?, step.arch).map_err(Error::Artifact)?;
             let strip = format!("{}strip", step.arch.cross_compile());
-            let command =
-                Command::new(strip).arg("-s").arg("-o").arg(&kernel).arg(site.build.join("vmlinux"));
+            let command = Command::new(strip).arg("-s").arg("-o").arg(&kernel).arg(built);
             command.log(&site.log).output(&watch.cancel)?;
         }
         Arch::Arm64 => {
@@ -51,11 +53,17 @@ pub(super) fn split<E>(
     Ok(release)
 }
 
+/// Says what a kernel is, if it is none of `arch`.
+fn check_arch(data: &[u8], arch: Arch) -> Result<(), String> {
+    if header::is_kernel(data, arch) {
+        return Ok(());
+    }
+    Err(format!("boot/vmlinux for {arch} is {}", header::describe(data)))
+}
+
 /// Says what is wrong with a kernel, if anything is.
 fn check_kernel(data: &[u8], arch: Arch, config: &Config) -> Result<(), String> {
-    if !header::is_kernel(data, arch) {
-        return Err(format!("boot/vmlinux for {arch} is {}", header::describe(data)));
-    }
+    check_arch(data, arch)?;
     if arch == Arch::X86_64 {
         if config.is_on("PVH") && !header::has_pvh_note(data) {
             return Err("PVH is on, but boot/vmlinux has no PVH note".into());

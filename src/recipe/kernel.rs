@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::arch::Arch;
-use crate::document::{Fields, Text};
+use crate::document::{Fields, Text, list, nearest};
 
 /// A kernel recipe as one file writes it, checked by itself.
 #[derive(Debug)]
@@ -114,8 +114,16 @@ impl KernelRecipe {
     }
 }
 
+/// What the catalogue can tell while a recipe is read.
+pub(super) struct Known<'k> {
+    /// Whether there is a fragment of this name.
+    pub(super) fragment: &'k dyn Fn(&str) -> bool,
+    /// The flavours that can be extended.
+    pub(super) flavours: &'k [String],
+}
+
 /// Reads a recipe's fields; `None` only when a mistake was told.
-pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option<Written> {
+pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     let kind = fields.required("kind");
     if let Some(kind) = &kind
         && kind.value != "kernel"
@@ -136,7 +144,17 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
             None,
         );
     }
-    let extends = fields.text("extends").map(|text| text.value);
+    let extends = fields.text("extends");
+    if let Some(parent) = &extends
+        && !known.flavours.contains(&parent.value)
+    {
+        let flavours = || known.flavours.iter().map(String::as_str);
+        let help = nearest(&parent.value, flavours()).map_or_else(
+            || format!("the flavours are {}", list(flavours())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        fields.mistake(parent, format!("no flavour `{}` to extend", parent.value), Some(help));
+    }
     let base = fields.text("base");
     if let Some(base) = &base
         && !matches!(base.value.as_str(), "allnoconfig" | "alldefconfig")
@@ -156,9 +174,9 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
             Some("series = [\"5.10\"]".into()),
         );
     }
-    let fragments = fragment_names(fields, exists);
+    let fragments = fragment_names(fields, known);
     let mut arch_fragments = BTreeMap::new();
-    for entry in fields.named_tables("arch", |key, table| (key.clone(), fragment_names(table, exists))) {
+    for entry in fields.named_tables("arch", |key, table| (key.clone(), fragment_names(table, known))) {
         match entry.0.value.parse::<Arch>() {
             Ok(arch) if arch.name() == entry.0.value => {
                 arch_fragments.insert(arch, entry.1);
@@ -189,7 +207,7 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
     Some(Written {
         name: name?.value,
         default: fields.boolean("default"),
-        extends,
+        extends: extends.map(|text| text.value),
         description: fields.text("description").map(|text| text.value).unwrap_or_default(),
         base: base.map(|text| text.value),
         series: series.into_iter().map(|text| text.value).collect(),
@@ -201,8 +219,8 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
     })
 }
 
-fn fragment_names(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let missing = |text: &&Text| !exists(&text.value);
+fn fragment_names(fields: &Fields<'_>, known: &Known<'_>) -> Vec<String> {
+    let missing = |text: &&Text| !(known.fragment)(&text.value);
     let texts = fields.texts("fragments");
     for text in texts.iter().filter(missing) {
         let help = "`name.config` is looked up in kconfigs/, `./name.config` beside the recipe";
