@@ -57,7 +57,7 @@ pub fn io_hint(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Some("free some space, or put the store on another disk with --store or IMGBUILD_STORE".into())
+            Some("free some space, or name another disk: --store (or IMGBUILD_STORE) for the cache, --output for images".into())
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             Some("name a place you may write to: --output for images, --store for the cache".into())

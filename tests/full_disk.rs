@@ -9,7 +9,7 @@ mod support;
 use support::source::{Source, lock};
 use support::{Imgbuild, Outcome, Place, noise};
 
-const HINT: &str = "hint: free some space, or put the store on another disk with --store or IMGBUILD_STORE";
+const HINT: &str = "hint: free some space, or name another disk: --store (or IMGBUILD_STORE) for the cache, --output for images";
 
 /// Runs with a disk of `size` mounted at the place's `disk`.
 fn with_disk(place: &Place, size: &str, run: Imgbuild) -> Outcome {

@@ -144,11 +144,14 @@ pub fn fetch(
     let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
     // Two processes that want the same file: one downloads, the other waits and finds it.
     let lock = File::create(kept.with_extension("lock"))?;
-    while lock.file().try_lock().is_err() {
-        if watch.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
+    if lock.file().try_lock().is_err() {
+        watch.reporter.note(Level::Info, &format!("another imgbuild is fetching {name}: waiting for it"));
+        while lock.file().try_lock().is_err() {
+            if watch.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        std::thread::sleep(std::time::Duration::from_millis(100));
     }
     if kept.is_file() {
         let (actual, _) = hash_file(&kept, watch)?;
