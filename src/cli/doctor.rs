@@ -47,7 +47,10 @@ impl Doctor {
         }
         let missing = host::require(&all);
         if self.packages {
-            let packages = missing.err().map(|missing| missing.packages()).unwrap_or_default();
+            let packages = missing
+                .err()
+                .map(|missing| missing.packages().into_iter().map(str::to_owned).collect::<Vec<_>>())
+                .unwrap_or_default();
             let end = if packages.is_empty() { "" } else { "\n" };
             return context.print(&(packages.join("\n") + end));
         }
@@ -60,7 +63,7 @@ fn verdict(tools: &[Tool]) -> String {
     match host::require(tools) {
         Ok(()) => "everything is here".into(),
         Err(missing) => {
-            let names: Vec<_> = missing.tools().iter().map(|tool| tool.program).collect();
+            let names: Vec<_> = missing.tools().iter().map(|tool| &*tool.program).collect();
             format!("missing {}", names.join(", "))
         }
     }

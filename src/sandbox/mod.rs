@@ -105,6 +105,7 @@ pub struct Command {
     dir: Option<PathBuf>,
     log: Option<PathBuf>,
     inside: Option<Sandbox>,
+    leashed: bool,
 }
 
 impl Command {
@@ -114,7 +115,15 @@ impl Command {
         let mut env: BTreeMap<OsString, OsString> =
             fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         env.insert("PATH".into(), std::env::join_paths(search_path()).unwrap_or_default());
-        Self { program: program.into(), args: Vec::new(), env, dir: None, log: None, inside: None }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env,
+            dir: None,
+            log: None,
+            inside: None,
+            leashed: false,
+        }
     }
 
     /// Adds one argument.
@@ -152,6 +161,12 @@ impl Command {
         self
     }
 
+    /// Has everything the command starts end with us, even where we are killed. It needs [`PROGRAM`].
+    #[must_use]
+    pub fn leashed(self) -> Self {
+        Self { leashed: true, ..self }
+    }
+
     /// The command line as one would type it.
     pub fn line(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.args);
@@ -167,7 +182,14 @@ impl Command {
                 .args(sandbox.words(&self.program, &self.args, &self.env, self.dir.as_deref())?)
                 .env_clear();
         } else {
-            command = std::process::Command::new(&self.program);
+            let leash =
+                ["--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc", "--"];
+            if self.leashed {
+                command = std::process::Command::new(find(PROGRAM).unwrap_or_else(|| PROGRAM.into()));
+                command.args(leash).arg(&self.program);
+            } else {
+                command = std::process::Command::new(&self.program);
+            }
             command.args(&self.args).env_clear().envs(&self.env);
             if let Some(dir) = &self.dir {
                 command.current_dir(dir);
@@ -242,7 +264,7 @@ impl Command {
             return Err(Error::Cancelled);
         }
         let output = tail(&mut log, self.log.as_deref())?;
-        if let (Some(_), Some(reason)) = (&self.inside, forbidden(&output)) {
+        if let (true, Some(reason)) = (self.inside.is_some() || self.leashed, forbidden(&output)) {
             return Err(Error::Forbidden { reason });
         }
         Err(Error::Failed { command: line, status: describe(status), output, log: self.log })
