@@ -16,7 +16,7 @@ pub(super) struct Fetch {
 
 impl Fetch {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let lock = context.lock(&context.catalogue()?)?;
+        let lock = context.lock(&context.catalogue())?;
         let mirrors = context.mirrors(&lock)?;
         let store = context.store()?;
         for version in &self.versions {

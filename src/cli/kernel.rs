@@ -33,7 +33,7 @@ pub(super) struct Selection {
 impl Selection {
     /// Looks everything up.
     pub(super) fn plan(&self, context: &Context) -> Result<Plan, Failure> {
-        let catalogue = context.catalogue()?;
+        let catalogue = context.catalogue();
         let lock = context.lock(&catalogue)?;
         let mirrors = context.mirrors(&lock)?;
         let flavour = match (&self.flavour, &self.recipe) {

@@ -165,10 +165,10 @@ impl Context {
         Ok(Store::open(&root)?)
     }
 
-    fn catalogue(&self) -> Result<Catalogue, Failure> {
-        let catalogue = Catalogue::find(self.global.catalogue.clone(), &std::env::current_dir()?);
-        self.watch.reporter.note(Level::Detail, &format!("recipes from `{}`", catalogue.name("")));
-        Ok(catalogue)
+    fn catalogue(&self) -> Catalogue {
+        let catalogue = Catalogue::find(self.global.catalogue.clone());
+        self.watch.reporter.note(Level::Detail, &format!("recipes from `{}`", catalogue.name("recipes")));
+        catalogue
     }
 
     fn lock(&self, catalogue: &Catalogue) -> Result<Lock, Failure> {

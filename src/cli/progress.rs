@@ -4,10 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
-use crate::step::{Diagnose, Level, Progress, Reporter, Unit};
+use crate::step::{Diagnose, Level, Progress, Reporter, Unit, human};
 
 /// Without a terminal, a long stage says so often that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -65,8 +65,10 @@ impl Reporter for Printer {
         let bar = if self.terminal {
             let bar = self.bars.add(total.map_or_else(ProgressBar::no_length, ProgressBar::new));
             let count = match (unit, total) {
-                (Unit::Bytes, Some(_)) => "{bar:24} {bytes} of {total_bytes}, {bytes_per_sec}",
-                (Unit::Bytes, None) => "{bytes}, {bytes_per_sec}",
+                (Unit::Bytes, Some(_)) => {
+                    "{bar:24} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}"
+                }
+                (Unit::Bytes, None) => "{decimal_bytes}, {decimal_bytes_per_sec}",
                 (Unit::Files, Some(_)) => "{bar:24} {human_pos} of about {human_len} files",
                 (Unit::Files, None) => "{spinner}",
             };
@@ -111,7 +113,7 @@ struct Stage {
 impl Stage {
     fn count(&self, done: u64) -> String {
         let number = |n| match self.unit {
-            Unit::Bytes => HumanBytes(n).to_string(),
+            Unit::Bytes => human(n),
             Unit::Files => HumanCount(n).to_string(),
         };
         let unit = if self.unit == Unit::Files { " files" } else { "" };

@@ -154,9 +154,10 @@ impl<E> Compile<'_, E> {
     }
 }
 
-/// About how many files make will compile, from how many symbols are on: for the progress bar alone.
+/// About how many files make will compile, for the progress bar alone: a line through what 5.10 took
+/// (377 symbols on: 641 files, 1219: 2740).
 fn expected(config: &kconfig::Config) -> u64 {
-    config.on().count() as u64
+    (config.on().count() as u64 * 5 / 2).saturating_sub(300).max(1)
 }
 
 /// `Thu Jul 30 10:56:00 UTC 2026`.

@@ -26,11 +26,11 @@ pub enum Catalogue {
 }
 
 impl Catalogue {
-    /// The catalogue to use: `asked` if given, else the checkout that `dir` is the top of, else the built-in one.
-    pub fn find(asked: Option<PathBuf>, dir: &Path) -> Self {
+    /// The catalogue to use: `asked` if given, else the checkout we stand in, else the built-in one.
+    pub fn find(asked: Option<PathBuf>) -> Self {
         match asked {
             Some(path) => Self::Directory(path),
-            None if dir.join(LOCK).is_file() => Self::Directory(dir.to_owned()),
+            None if Path::new(LOCK).is_file() => Self::Directory(PathBuf::new()),
             None => Self::Builtin,
         }
     }
@@ -39,10 +39,7 @@ impl Catalogue {
     pub fn name(&self, path: &str) -> String {
         match self {
             Self::Builtin => format!("<built-in>/{path}"),
-            Self::Directory(dir) => dir
-                .join(path)
-                .strip_prefix("./")
-                .map_or_else(|_| dir.join(path).display().to_string(), |path| path.display().to_string()),
+            Self::Directory(dir) => dir.join(path).display().to_string(),
         }
     }
 
@@ -130,11 +127,7 @@ impl Catalogue {
     fn written(&self, name: &str) -> Result<Written, Error> {
         let known = self.flavours()?;
         if !known.iter().any(|flavour| flavour == name) {
-            return Err(Error::UnknownFlavour {
-                asked: name.to_owned(),
-                known,
-                place: self.name("recipes/kernel"),
-            });
+            return Err(Error::UnknownFlavour { asked: name.to_owned(), known });
         }
         let path = format!("recipes/kernel/{name}.toml");
         Ok(self.parse(&self.name(&path), &self.read(&path)?, None)?)

@@ -8,7 +8,7 @@ pub use catalogue::Catalogue;
 pub use kernel::KernelRecipe;
 pub use toolchain::ToolchainRecipe;
 
-use crate::document::{Mistakes, list};
+use crate::document::{Mistakes, list, nearest};
 use crate::step::{Class, Diagnose};
 
 /// A recipe that cannot be had.
@@ -27,8 +27,6 @@ pub enum Error {
         asked: String,
         /// All flavours of the catalogue.
         known: Vec<String>,
-        /// The catalogue's place.
-        place: String,
     },
     /// No recipe says `default = true`.
     #[error("no recipe in `{place}` is the default")]
@@ -53,10 +51,14 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownFlavour { .. } => Some(
-                "a recipe of your own is a file: `--recipe PATH` (see \"Build your own\" in the README)"
-                    .into(),
-            ),
+            Self::UnknownFlavour { asked, known } => {
+                Some(match nearest(asked, known.iter().map(String::as_str)) {
+                    Some(near) => {
+                        format!("did you mean `{near}`? A recipe of your own is a file: `--recipe PATH`")
+                    }
+                    None => "a recipe of your own is a file: `--recipe PATH`".into(),
+                })
+            }
             Self::NoDefault { .. } => Some("name one with --flavour".into()),
             _ => None,
         }
