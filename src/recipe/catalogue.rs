@@ -76,7 +76,12 @@ impl Catalogue {
             let recipe = Document::new(&self.name(&path), &self.read(&path)?).read(toolchain::read)?;
             Ok(recipe.unwrap_or_else(|| unreachable!("a recipe without mistakes has all its fields")))
         };
-        self.names("toolchains")?.into_iter().map(read).collect()
+        let names = self.names("toolchains")?;
+        // A catalogue of flavours alone compiles them with the toolchains that are built in.
+        if names.is_empty() && !matches!(self, Self::Builtin) {
+            return Self::Builtin.toolchains();
+        }
+        names.into_iter().map(read).collect()
     }
 
     /// The names of all recipes of a kind, sorted; a directory without any has no folder for them.

@@ -83,6 +83,11 @@ impl Sandbox {
         self
     }
 
+    /// Whether a variable is set for every command.
+    pub fn sets(&self, name: &str) -> bool {
+        self.env.contains_key(OsStr::new(name))
+    }
+
     /// Limits every process inside.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
