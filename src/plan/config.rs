@@ -26,7 +26,7 @@ pub struct Checked {
 
 /// Resolves and checks every kernel of `plan`.
 pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, Error> {
-    plan.require_tools(store)?;
+    plan.require_tools(store, watch)?;
     let accepted = accepted(&plan.recipe);
     let mut checked = Vec::new();
     for (pin, cells) in &plan.sources {

@@ -28,6 +28,7 @@ use crate::oci::image::{Image, Labels, image, index};
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
 use crate::recipe::{Catalogue, KernelRecipe};
+use crate::sandbox;
 use crate::step::{Level, Step, Watch, hex};
 use crate::store::{Artifact, Store, Work};
 use crate::version::Version;
@@ -179,10 +180,18 @@ impl Plan {
         self.sources.iter().flat_map(|(_, cells)| cells)
     }
 
-    /// Fails if the host lacks a tool for what is planned.
-    pub fn require_tools(&self, store: &Store) -> Result<(), host::Missing> {
-        let needed = self.cells().flat_map(|cell| cell.toolchain.requirements(cell.arch, store));
-        host::require(&needed.collect::<Vec<_>>())
+    /// Fails if the host lacks what the planned configuring or compiling needs.
+    pub fn require_tools(&self, store: &Store, watch: &Watch) -> Result<(), Error> {
+        Self::require(&self.cells().collect::<Vec<_>>(), store, watch)
+    }
+
+    fn require(cells: &[&Cell], store: &Store, watch: &Watch) -> Result<(), Error> {
+        let needed = cells.iter().flat_map(|cell| cell.toolchain.requirements(cell.arch, store));
+        host::require(&needed.collect::<Vec<_>>())?;
+        if cells.iter().any(|cell| *cell.toolchain != Toolchain::Host) {
+            sandbox::require(&watch.cancel)?;
+        }
+        Ok(())
     }
 
     /// Where trees come from.
@@ -193,9 +202,7 @@ impl Plan {
     /// The identities of all compilers; what this host lacks for what is still to be compiled is told first.
     fn toolchains(&self, store: &Store, watch: &Watch) -> Result<Identities, Error> {
         let own = self.cells().filter(|cell| *cell.toolchain == Toolchain::Host);
-        host::require(
-            &own.flat_map(|cell| cell.toolchain.requirements(cell.arch, store)).collect::<Vec<_>>(),
-        )?;
+        Self::require(&own.collect::<Vec<_>>(), store, watch)?;
         let mut identities = Identities::new();
         for cell in self.cells() {
             if !identities.contains_key(&cell.tools()) {
@@ -207,10 +214,7 @@ impl Plan {
             let step = self.compile(cell, &identities[&cell.tools()], &nowhere);
             store.peek(step.kind(), step.key())
         };
-        let to_do = self.cells().filter(|cell| !is_made(cell));
-        host::require(
-            &to_do.flat_map(|cell| cell.toolchain.requirements(cell.arch, store)).collect::<Vec<_>>(),
-        )?;
+        Self::require(&self.cells().filter(|cell| !is_made(cell)).collect::<Vec<_>>(), store, watch)?;
         Ok(identities)
     }
 

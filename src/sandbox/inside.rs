@@ -189,12 +189,11 @@ impl Words {
     }
 }
 
-/// Why this host does not let bubblewrap work, in its own words; `None` where it does.
-pub fn obstacle(cancel: &Cancel) -> Option<String> {
+/// Fails where this host does not let bubblewrap work, before anything long is begun.
+pub fn require(cancel: &Cancel) -> Result<(), Error> {
     match Sandbox::tree("/").command("true").output(cancel) {
-        Err(Error::Forbidden { reason }) => Some(reason),
-        Err(Error::Failed { output, .. }) => Some(output),
-        _ => None,
+        Err(Error::Failed { output, .. }) => Err(Error::Forbidden { reason: output }),
+        tried => tried.map(drop),
     }
 }
 

@@ -19,7 +19,7 @@ use fs_err::{self as fs, File};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::step::{Cancel, Class, Diagnose};
-pub use inside::{Limits, PROGRAM, Sandbox, obstacle};
+pub use inside::{Limits, PROGRAM, Sandbox, require};
 
 /// How long a process group may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
