@@ -103,7 +103,7 @@ pub(super) fn answers(url: &str, watch: &Watch) -> Result<(), String> {
     let client = client().map_err(|error| error.to_string())?;
     let request = client.head(url).timeout(PATIENCE);
     let (sender, receiver) = sync_channel(1);
-    std::thread::spawn(move || sender.send(request.send()));
+    std::thread::spawn(move || drop(sender.send(request.send())));
     loop {
         match receiver.recv_timeout(TICK) {
             Ok(Ok(response)) if response.status().is_success() => return Ok(()),

@@ -72,8 +72,9 @@ impl Mirrors {
             let url = join(&dated, probe);
             return Err(Error::Unreachable { place: place.to_owned(), url, reason, attempts: 1 });
         };
-        let message =
-            format!("{dated} cannot be had ({reason}): taking {place}'s packages from its usual place");
+        // The last cause says enough; before it the URL stands once more.
+        let cause = reason.rsplit(": ").next().unwrap_or(&reason);
+        let message = format!("`{dated}` cannot be had ({cause}): {place} is taken from its usual place");
         watch.reporter.note(Level::Info, &message);
         Ok(base)
     }

@@ -15,12 +15,11 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::pack::{Pack, PackedLayer, Role};
-use super::toolchain::{Inputs, Toolchain};
+use super::toolchain::{Identities, Toolchain};
 use crate::arch::Arch;
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
 use crate::fetch::unpack::{Source, unpack};
-use crate::host;
 use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
 use crate::kernel::{Compile, Facts, Site};
 use crate::lock::{KernelPin, Lock};
@@ -28,7 +27,6 @@ use crate::oci::image::{Image, Labels, image, index};
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
 use crate::recipe::{Catalogue, KernelRecipe};
-use crate::sandbox;
 use crate::step::{Level, Step, Watch, hex};
 use crate::store::{Artifact, Store, Work};
 use crate::version::Version;
@@ -86,13 +84,10 @@ pub struct Cell {
 
 impl Cell {
     /// What decides about the compiler: the toolchain's name and the target.
-    fn tools(&self) -> (String, Arch) {
+    pub(super) fn tools(&self) -> (String, Arch) {
         (self.toolchain.name().to_owned(), self.arch)
     }
 }
-
-/// What goes into records for the compilers, by toolchain and target.
-type Identities = BTreeMap<(String, Arch), Value>;
 
 /// A request with everything looked up and nothing done.
 pub struct Plan {
@@ -176,49 +171,12 @@ impl Plan {
         Ok(Self { recipe, sources, lock, mirrors, jobs })
     }
 
-    fn cells(&self) -> impl Iterator<Item = &Cell> {
+    pub(super) fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.sources.iter().flat_map(|(_, cells)| cells)
     }
 
-    /// Fails if the host lacks what the planned configuring or compiling needs.
-    pub fn require_tools(&self, store: &Store, watch: &Watch) -> Result<(), Error> {
-        Self::require(&self.cells().collect::<Vec<_>>(), store, watch)
-    }
-
-    fn require(cells: &[&Cell], store: &Store, watch: &Watch) -> Result<(), Error> {
-        let needed = cells.iter().flat_map(|cell| cell.toolchain.requirements(cell.arch, store));
-        host::require(&needed.collect::<Vec<_>>())?;
-        if cells.iter().any(|cell| *cell.toolchain != Toolchain::Host) {
-            sandbox::require(&watch.cancel)?;
-        }
-        Ok(())
-    }
-
-    /// Where trees come from.
-    pub(super) fn inputs<'a>(&'a self, store: &'a Store) -> Inputs<'a> {
-        Inputs { lock: &self.lock, mirrors: &self.mirrors, store }
-    }
-
-    /// The identities of all compilers; what this host lacks for what is still to be compiled is told first.
-    fn toolchains(&self, store: &Store, watch: &Watch) -> Result<Identities, Error> {
-        let own = self.cells().filter(|cell| *cell.toolchain == Toolchain::Host);
-        Self::require(&own.collect::<Vec<_>>(), store, watch)?;
-        let mut identities = Identities::new();
-        for cell in self.cells() {
-            if !identities.contains_key(&cell.tools()) {
-                identities.insert(cell.tools(), cell.toolchain.identity(cell.arch, &watch.cancel)?);
-            }
-        }
-        let nowhere = || unreachable!("only the key is asked for");
-        let is_made = |cell: &&Cell| {
-            let step = self.compile(cell, &identities[&cell.tools()], &nowhere);
-            store.peek(step.kind(), step.key())
-        };
-        Self::require(&self.cells().filter(|cell| !is_made(cell)).collect::<Vec<_>>(), store, watch)?;
-        Ok(identities)
-    }
-
-    fn compile<'a>(
+    /// The step that compiles a kernel.
+    pub(super) fn compile<'a>(
         &self,
         cell: &Cell,
         toolchain: &Value,

@@ -1,10 +1,13 @@
 //! Which toolchain compiles which kernel, and the place it compiles in.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::Error;
+use super::kernel::{Cell, Plan};
 use crate::arch::Arch;
 use crate::fetch::mirror::Mirrors;
 use crate::host::{self, Tool};
@@ -124,6 +127,49 @@ impl Toolchain {
                 .env("CCACHE_COMPILERCHECK", format!("string:{}", tree.key()));
         }
         Ok(sandbox)
+    }
+}
+
+/// What goes into records for the compilers, by toolchain and target.
+pub(super) type Identities = BTreeMap<(String, Arch), Value>;
+
+impl Plan {
+    /// Fails if the host lacks what the planned configuring or compiling needs.
+    pub fn require_tools(&self, store: &Store, watch: &Watch) -> Result<(), Error> {
+        Self::require(&self.cells().collect::<Vec<_>>(), store, watch)
+    }
+
+    fn require(cells: &[&Cell], store: &Store, watch: &Watch) -> Result<(), Error> {
+        let needed = cells.iter().flat_map(|cell| cell.toolchain.requirements(cell.arch, store));
+        host::require(&needed.collect::<Vec<_>>())?;
+        if cells.iter().any(|cell| *cell.toolchain != Toolchain::Host) {
+            sandbox::require(&watch.cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Where trees come from.
+    pub(super) fn inputs<'a>(&'a self, store: &'a Store) -> Inputs<'a> {
+        Inputs { lock: &self.lock, mirrors: &self.mirrors, store }
+    }
+
+    /// The identities of all compilers; what this host lacks for what is still to be compiled is told first.
+    pub(super) fn toolchains(&self, store: &Store, watch: &Watch) -> Result<Identities, Error> {
+        let own = self.cells().filter(|cell| *cell.toolchain == Toolchain::Host);
+        Self::require(&own.collect::<Vec<_>>(), store, watch)?;
+        let mut identities = Identities::new();
+        for cell in self.cells() {
+            if let Entry::Vacant(entry) = identities.entry(cell.tools()) {
+                entry.insert(cell.toolchain.identity(cell.arch, &watch.cancel)?);
+            }
+        }
+        let nowhere = || unreachable!("only the key is asked for");
+        let is_made = |cell: &&Cell| {
+            let step = self.compile(cell, &identities[&cell.tools()], &nowhere);
+            store.peek(step.kind(), step.key())
+        };
+        Self::require(&self.cells().filter(|cell| !is_made(cell)).collect::<Vec<_>>(), store, watch)?;
+        Ok(identities)
     }
 }
 

@@ -200,7 +200,7 @@ mod tests {
         let text = "kind = 'kernel'\nname = 'x'\narchive = 'debian'\nsuites = ['bull seye']\ncomponents = []\n\
                     snapshot = 'yesterday'\nkeyring = 'k'\npackages = ['gcc', '--option']\n[links]\n'../sh' = 'dash'\n\
                     [kernels]\nfrom = 'six'\n[arch.amd64]\npackages = ['gcc']\n";
-        let detail = Document::new("t", text).read(|fields| read(fields)).unwrap_err().detail().unwrap();
+        let detail = Document::new("t", text).read(read).unwrap_err().detail().unwrap();
         for expected in [
             "`kernel` is not a toolchain",
             "`bull seye` is no name",

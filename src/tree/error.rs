@@ -148,7 +148,7 @@ impl Error {
         let failed = |line: &&str| line.starts_with("E: Failed to fetch") || line.starts_with("  404");
         if let Some(line) = output.lines().find(failed) {
             if line.contains(".deb") {
-                let file = line.split_whitespace().find(|word| word.ends_with(".deb")).unwrap_or(line);
+                let file = line.split_whitespace().find(|word| word.contains(".deb")).unwrap_or(line);
                 let package = format!("`{}`", file.rsplit('/').next().unwrap_or(file));
                 return Self::Gone { tree, base, package, place };
             }

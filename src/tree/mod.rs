@@ -84,16 +84,13 @@ impl Tree {
             "asked": recipe.packages(self.arch),
             "links": recipe.links,
         });
-        match &self.pin {
-            Some(pin) => {
-                record["packages"] = pin.packages.iter().map(ToString::to_string).collect();
-            }
-            None => {
-                record["archive"] = recipe.archive.as_str().into();
-                record["snapshot"] = recipe.snapshot.as_str().into();
-                record["suites"] = recipe.suites.as_slice().into();
-                record["components"] = recipe.components.as_slice().into();
-            }
+        if let Some(pin) = &self.pin {
+            record["packages"] = pin.packages.iter().map(ToString::to_string).collect();
+        } else {
+            record["archive"] = recipe.archive.as_str().into();
+            record["snapshot"] = recipe.snapshot.as_str().into();
+            record["suites"] = recipe.suites.as_slice().into();
+            record["components"] = recipe.components.as_slice().into();
         }
         record
     }
@@ -241,24 +238,20 @@ impl<E: From<Error>> Step for MakeTree<'_, E> {
         let name = &self.tree.recipe.name;
         let progress = watch.reporter.begin("tree", name, None, Unit::Files);
         let packages = self.tree.make(out, &base, watch)?;
-        match &self.tree.pin {
-            Some(pin) => {
-                let moved = drift(&pin.packages, &packages);
-                if !moved.is_empty() {
-                    let (tree, lock) = (name.clone(), self.lock.to_owned());
-                    return Err(Error::Drift { tree, lock, moved }.into());
-                }
-                progress.finish(&format!("{} packages, all as pinned", packages.len()));
+        if let Some(pin) = &self.tree.pin {
+            let moved = drift(&pin.packages, &packages);
+            if !moved.is_empty() {
+                let (tree, lock) = (name.clone(), self.lock.to_owned());
+                return Err(Error::Drift { tree, lock, moved }.into());
             }
-            None => {
-                progress.finish(&format!("{} packages", packages.len()));
-                let message = format!(
-                    "`{}` pins no packages for {name} on {}: they are what the archive had on {}; \
-                     `imgbuild lock` pins them",
-                    self.lock, self.tree.arch, self.tree.recipe.snapshot,
-                );
-                watch.reporter.note(Level::Warning, &message);
-            }
+            progress.finish(&format!("{} packages, all as pinned", packages.len()));
+        } else {
+            progress.finish(&format!("{} packages", packages.len()));
+            let message = format!(
+                "`{}` pins no packages for {name} on {}: they are what the archive had on {}; `imgbuild lock` pins them",
+                self.lock, self.tree.arch, self.tree.recipe.snapshot,
+            );
+            watch.reporter.note(Level::Warning, &message);
         }
         Ok(())
     }
