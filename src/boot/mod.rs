@@ -108,9 +108,9 @@ pub fn requirements(arch: Arch) -> Vec<Tool> {
         Arch::Arm64 => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     };
     vec![
-        Tool { program, package, why: "runs the guest" },
-        Tool { program: disk::mke2fs(), package: "e2fsprogs", why: "makes its disks" },
-        Tool { program: compiler.0, package: compiler.1, why: "compiles its init" },
+        Tool::new(program, package, "runs the guest"),
+        Tool::new(disk::mke2fs(), "e2fsprogs", "makes its disks"),
+        Tool::new(compiler.0, compiler.1, "compiles its init"),
     ]
 }
 

@@ -25,6 +25,9 @@ pub(super) struct Selection {
     /// A recipe in a file of your own
     #[arg(long, value_name = "PATH", conflicts_with = "flavour")]
     recipe: Option<PathBuf>,
+    /// A toolchain of the catalogue, or `host` for this machine's own tools [default: the series']
+    #[arg(long, value_name = "NAME", env = "IMGBUILD_TOOLCHAIN", hide_env_values = true)]
+    toolchain: Option<String>,
     /// How many jobs make runs at once [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -43,7 +46,9 @@ impl Selection {
         };
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or_else(processors, usize::from);
-        let request = Request { versions: self.versions.clone(), arches: self.arch.clone(), flavour };
+        let (versions, arches, toolchain) =
+            (self.versions.clone(), self.arch.clone(), self.toolchain.clone());
+        let request = Request { versions, arches, flavour, toolchain };
         Ok(Plan::new(&request, &catalogue, lock, mirrors, jobs, &context.watch)?)
     }
 }

@@ -7,6 +7,7 @@ mod fetch;
 mod kernel;
 mod progress;
 mod settings;
+mod tree;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ enum Command {
     Config(config::Config),
     /// Download and verify kernel sources, for building offline later
     Fetch(fetch::Fetch),
+    /// Make toolchains' root trees, for building offline later
+    Tree(tree::Tree),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
     /// Say what this host lacks, and the one command that brings it
@@ -248,6 +251,7 @@ pub fn main() -> ExitCode {
             Command::Kernel(command) => command.run(&context),
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
+            Command::Tree(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
         }

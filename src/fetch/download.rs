@@ -20,6 +20,8 @@ const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 /// After so long without a byte a connection counts as broken.
 const STALL: Duration = Duration::from_secs(60);
+/// How long a server may take to say whether it has something.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a waiting download looks whether it should stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -94,6 +96,24 @@ fn client() -> Result<Client, Error> {
     let builder = Client::builder().user_agent(concat!("imgbuild/", env!("CARGO_PKG_VERSION")));
     let built = builder.connect_timeout(Duration::from_secs(20)).timeout(None).build();
     built.map_err(|error| Error::Io(std::io::Error::other(error)))
+}
+
+/// Whether a server answers for this URL; else why not.
+pub(super) fn answers(url: &str, watch: &Watch) -> Result<(), String> {
+    let client = client().map_err(|error| error.to_string())?;
+    let request = client.head(url).timeout(PATIENCE);
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || drop(sender.send(request.send())));
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(Ok(response)) if response.status().is_success() => return Ok(()),
+            Ok(Ok(response)) => return Err(response.status().to_string()),
+            Ok(Err(error)) => return Err(because(&error)),
+            Err(_) if watch.cancel.is_cancelled() => return Err("interrupted".into()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err("the connection ended".into()),
+        }
+    }
 }
 
 /// The hash of what an earlier run left.

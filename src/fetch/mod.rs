@@ -25,6 +25,12 @@ pub enum Error {
         /// The archive's label.
         label: String,
     },
+    /// Nothing says where a place is.
+    #[error("the lock has no place `{place}`, and no mirror is named for it")]
+    NoPlace {
+        /// The place's name.
+        place: String,
+    },
     /// The server says the file is not there.
     #[error("`{url}` is not there ({status})")]
     Gone {
@@ -90,6 +96,7 @@ pub enum Error {
 impl Diagnose for Error {
     fn class(&self) -> Class {
         match self {
+            Self::NoPlace { .. } => Class::Recipe,
             Self::NoMirror { .. } | Self::Gone { .. } | Self::NoFile { .. } | Self::Unreachable { .. } => {
                 Class::Input
             }
@@ -101,7 +108,10 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoMirror { place, .. } | Self::Gone { place, .. } | Self::Unreachable { place, .. } => {
+            Self::NoMirror { place, .. }
+            | Self::NoPlace { place }
+            | Self::Gone { place, .. }
+            | Self::Unreachable { place, .. } => {
                 Some(format!("name a mirror: `--mirror {place}=URL` or `--mirror {place}=DIRECTORY`"))
             }
             Self::NoFile { place, .. } => {

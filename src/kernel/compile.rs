@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::kconfig::{self, Configure, Requested};
 use super::{Error, Facts, failure, split};
 use crate::arch::Arch;
-use crate::sandbox;
+use crate::sandbox::{self, Sandbox};
 use crate::step::{Level, Progress, Step, Unit, Watch};
 use crate::version::Version;
 
@@ -24,6 +24,8 @@ pub struct Site {
     pub build: PathBuf,
     /// Where the output of make goes.
     pub log: PathBuf,
+    /// Where make and its compilers run.
+    pub sandbox: Sandbox,
     /// How many jobs make runs at once.
     pub jobs: usize,
 }
@@ -44,7 +46,7 @@ pub struct Compile<'a, E> {
     pub base: String,
     /// What the fragments ask for.
     pub requested: Arc<Requested>,
-    /// The tools, from [`super::toolchain::identity`].
+    /// The tools: the identity of a tree, or of this host's own.
     pub toolchain: Value,
     /// Where to build.
     pub site: &'a SiteOf<'a, E>,
@@ -78,7 +80,7 @@ impl<E: From<Error>> Step for Compile<'_, E> {
 impl<E> Compile<'_, E> {
     fn build(&self, site: &Site, out: &Path, watch: &Watch) -> Result<(), Error> {
         let awkward = |c: char| c.is_whitespace() || c == ':';
-        if site.build.to_string_lossy().contains(awkward) {
+        if site.sandbox.path(&site.build).to_string_lossy().contains(awkward) {
             return Err(Error::Path(site.build.clone()));
         }
         let what = format!("Linux {} {}", self.version, self.arch);
@@ -89,6 +91,7 @@ impl<E> Compile<'_, E> {
             base: &self.base,
             requested: &self.requested,
             log: &site.log,
+            sandbox: &site.sandbox,
             cancel: &watch.cancel,
         }
         .run()?;
@@ -115,7 +118,7 @@ impl<E> Compile<'_, E> {
 
     /// make, as configured and with all that could leak from this host fixed.
     pub(super) fn command(&self, site: &Site) -> Result<sandbox::Command, Error> {
-        Ok(kconfig::make(&site.source, &site.build, self.arch)?
+        Ok(kconfig::make(&site.sandbox, &site.source, &site.build, self.arch)?
             // A date as `date` writes it: the kernel copies `@SECONDS` literally into `uname -v`.
             .env("KBUILD_BUILD_TIMESTAMP", build_date(site.epoch))
             .env("KBUILD_BUILD_USER", "imgbuild")
