@@ -1,5 +1,7 @@
 //! The lock: every input's place and sha256, and the assembly number.
 
+pub mod edit;
+
 use std::collections::BTreeMap;
 
 use crate::document::{Document, Fields, Mistakes, list};
@@ -116,6 +118,17 @@ impl Lock {
             (places, kernels)
         })?;
         Ok(Self { name: name.to_owned(), places, kernels })
+    }
+
+    /// What messages call it: its path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes a pin in that was verified elsewhere; the file is not changed.
+    pub fn admit(&mut self, pin: KernelPin) {
+        self.kernels.push(pin);
+        self.kernels.sort_by(|a, b| a.version.cmp(&b.version));
     }
 
     /// The base of a place. Every pin's place has one.

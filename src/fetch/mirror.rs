@@ -41,19 +41,24 @@ impl Mirrors {
 
     /// Where the file of a pin is.
     pub fn locate(&self, lock: &Lock, pin: &KernelPin) -> Result<Location, Error> {
-        let base = match (self.0.get(&pin.place), lock.place(&pin.place)) {
+        self.find(lock, &pin.place, &pin.path)
+    }
+
+    /// Where the file with this path below a place of the lock is.
+    pub fn find(&self, lock: &Lock, place: &str, file: &str) -> Result<Location, Error> {
+        let base = match (self.0.get(place), lock.place(place)) {
             (Some(mirror), _) => mirror.clone(),
             (None, Some(Base::Url(url))) => url.clone(),
             (None, Some(Base::Apt(label))) => apt_mirror(label)
-                .ok_or_else(|| Error::NoMirror { place: pin.place.clone(), label: label.clone() })?,
+                .ok_or_else(|| Error::NoMirror { place: place.to_owned(), label: label.clone() })?,
             (None, None) => unreachable!("the lock refuses pins of unknown places"),
         };
         let path = base.strip_prefix("file://").unwrap_or(&base);
         if path.starts_with("http://") || path.starts_with("https://") {
-            return Ok(Location::Url(join(path, &pin.path)));
+            return Ok(Location::Url(join(path, file)));
         }
-        let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
-        Ok(Location::Path([join(path, &pin.path).into(), join(path, name).into()]))
+        let name = file.rsplit('/').next().unwrap_or(file);
+        Ok(Location::Path([join(path, file).into(), join(path, name).into()]))
     }
 }
 
