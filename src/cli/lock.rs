@@ -14,21 +14,17 @@ use crate::recipe::{Catalogue, catalogue};
 use crate::version::Version;
 
 /// Pin the newest release of each series, verified by its maintainers' signatures
+///
+/// Asks kernel.org which releases of the series that the recipes track are the newest, verifies its signed list of
+/// checksums and each new tarball's own signature with the keys in keys/, and adds what is new to the lock, comments
+/// kept. Every kernel.org pin is compared with what is signed; none is ever replaced or removed.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "\
-Pin the newest release of each series that the recipes track, verified by its maintainers' signatures.
-
-Asks kernel.org which releases are the newest, verifies its signed list of checksums and the signature of each new \
-tarball with the keys in keys/, adds what is new to the lock (comments stay), and compares every kernel.org pin with \
-what is signed. No pin is ever replaced or removed.",
-    after_help = "\
+#[command(after_help = "\
 Examples:
-  imgbuild lock --check                     # exit 3: something newer exists, 5: a pin is not what is signed
+  imgbuild lock --check           # exit 3: something newer is out, 5: a pin is not what is signed
   imgbuild lock --series 5.10
   imgbuild lock --add kernel 5.10.250
-  imgbuild lock --mirror kernel.org=DIRECTORY --mirror kernel.org-releases=DIRECTORY"
-)]
+  imgbuild lock --mirror kernel.org=DIRECTORY --mirror kernel.org-releases=DIRECTORY")]
 pub(super) struct LockCommand {
     /// Change nothing; fail if something newer exists or a pin is not what kernel.org signs
     #[arg(long)]
@@ -57,7 +53,8 @@ impl LockCommand {
             let all_pins = self.series.is_empty();
             let (found, agreeing) = survey(&upstream, &lock, &series, all_pins, &context.watch)?;
             found.iter().for_each(|series| text += &line(series));
-            text += &format!("{agreeing} pins are what kernel.org signs\n");
+            let pins = if agreeing == 1 { "1 pin is".to_owned() } else { format!("{agreeing} pins are") };
+            text += &format!("{pins} what kernel.org signs\n");
             wanted.extend(found.into_iter().filter(Series::is_behind));
         } else {
             let version = self.added()?;

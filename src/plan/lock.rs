@@ -38,7 +38,7 @@ pub enum Error {
         /// All pinned versions.
         pinned: Vec<String>,
         /// Why not.
-        because: kernel_org::Error,
+        because: Box<kernel_org::Error>,
     },
     /// kernel.org has no release of the series.
     #[error("kernel.org has no release of the series {0}")]
@@ -64,7 +64,7 @@ pub enum Error {
     Builtin(String),
     /// The lock's text cannot be edited.
     #[error("`{0}` cannot be edited: {1}")]
-    Edit(String, toml_edit::TomlError),
+    Edit(String, Box<toml_edit::TomlError>),
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -84,11 +84,11 @@ impl Diagnose for Error {
             Self::Upstream(error) => error.class(),
             Self::Recipe(error) => error.class(),
             Self::Lock(error) => error.class(),
-            // Without keys nothing was tried: it is a version that is not there.
-            Self::Outside {
-                because: kernel_org::Error::OpenPgp(openpgp::Error::NoMaterial { .. }), ..
-            } => Class::Usage,
-            Self::Outside { because, .. } => because.class(),
+            Self::Outside { because, .. } => match **because {
+                // Without keys nothing was tried: it is a version that is not there.
+                kernel_org::Error::OpenPgp(openpgp::Error::NoMaterial { .. }) => Class::Usage,
+                _ => because.class(),
+            },
             Self::NoSeries(_) | Self::Builtin(_) => Class::Usage,
             Self::Behind { .. } | Self::Edit(..) => Class::Recipe,
             Self::Differs { .. } => Class::Verification,
@@ -247,7 +247,7 @@ pub fn write(path: &Path, added: &[Verified]) -> Result<(), Error> {
             pin.version, sums.fingerprint, tarball.fingerprint, tarball.owner
         );
         let edited = edit::add_kernel(&text, pin, &comment);
-        text = edited.map_err(|error| Error::Edit(path.display().to_string(), error))?;
+        text = edited.map_err(|error| Error::Edit(path.display().to_string(), Box::new(error)))?;
     }
     // What we write, we can read.
     Lock::parse(&path.display().to_string(), &text).map_err(lock::Error::from)?;
@@ -288,7 +288,7 @@ pub fn admit(
             asked: asked.clone(),
             lock: lock.name().to_owned(),
             pinned: lock.kernels().iter().map(|pin| pin.version.to_string()).collect(),
-            because,
+            because: Box::new(because),
         };
         let keyring = match Keyring::load(|path| catalogue.name(path), |path| catalogue.read(path)) {
             Ok(keyring) => keyring,

@@ -21,6 +21,7 @@ pub(crate) fn now() -> u32 {
 
 /// What is peculiar about a key.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a peculiarity of its own")]
 pub(crate) struct Kind {
     /// When it was made.
     pub(crate) created: u32,
@@ -122,7 +123,7 @@ impl Key {
 
     /// The fingerprint, in upper-case digits.
     pub(crate) fn fingerprint(&self) -> String {
-        self.public.fingerprint().as_bytes().iter().map(|byte| format!("{byte:02X}")).collect()
+        format!("{:X}", self.public.fingerprint())
     }
 
     /// The public part.
