@@ -72,7 +72,7 @@ enum Command {
     Config(config::Config),
     /// Download and verify kernel sources, for building offline later
     Fetch(fetch::Fetch),
-    /// Pin the newest release of each series, verified by its maintainers' signatures
+    // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
