@@ -1,5 +1,6 @@
 //! The lock: every input's place and sha256, and the assembly number.
 
+pub mod edit;
 pub mod trees;
 
 use std::collections::BTreeMap;
@@ -125,6 +126,17 @@ impl Lock {
         Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees })
     }
 
+    /// What messages call it: its path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes a pin in that was verified elsewhere; the file is not changed.
+    pub fn admit(&mut self, pin: KernelPin) {
+        self.kernels.push(pin);
+        self.kernels.sort_by(|a, b| a.version.cmp(&b.version));
+    }
+
     /// The base of a place. Every pin's place has one.
     pub fn place(&self, name: &str) -> Option<&Base> {
         self.places.get(name)
@@ -138,11 +150,6 @@ impl Lock {
     /// The pinned package set of a tree that runs on `arch`.
     pub fn tree(&self, name: &str, arch: Arch) -> Option<&TreePin> {
         self.trees.iter().find(|pin| pin.name == name && pin.arch == arch)
-    }
-
-    /// How messages call this lock.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// The names of all places.

@@ -81,13 +81,18 @@ impl Mirrors {
 
     /// Where the file of a pin is.
     pub fn locate(&self, lock: &Lock, pin: &KernelPin) -> Result<Location, Error> {
-        let base = self.base(lock, &pin.place)?;
+        self.find(lock, &pin.place, &pin.path)
+    }
+
+    /// Where the file with this path below a place of the lock is.
+    pub fn find(&self, lock: &Lock, place: &str, file: &str) -> Result<Location, Error> {
+        let base = self.base(lock, place)?;
         let path = base.strip_prefix("file://").unwrap_or(&base);
         if path.starts_with("http://") || path.starts_with("https://") {
-            return Ok(Location::Url(join(path, &pin.path)));
+            return Ok(Location::Url(join(path, file)));
         }
-        let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
-        Ok(Location::Path([join(path, &pin.path).into(), join(path, name).into()]))
+        let name = file.rsplit('/').next().unwrap_or(file);
+        Ok(Location::Path([join(path, file).into(), join(path, name).into()]))
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod config;
 pub mod kernel;
+pub mod lock;
 mod pack;
 pub mod toolchain;
 
@@ -12,7 +13,7 @@ use crate::arch::{Arch, UnknownArch};
 use crate::document::list;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
-use crate::{fetch, host, kernel as kernel_room, lock, oci, recipe, sandbox, store, tree};
+use crate::{fetch, host, kernel as kernel_room, lock as lock_room, oci, recipe, sandbox, store, tree};
 
 /// Why a request cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +23,7 @@ pub enum Error {
     Recipe(#[from] recipe::Error),
     /// The lock has no answer.
     #[error(transparent)]
-    Lock(#[from] lock::Error),
+    Lock(#[from] lock_room::Error),
     /// Tools are missing.
     #[error(transparent)]
     Missing(#[from] host::Missing),

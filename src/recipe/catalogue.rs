@@ -11,12 +11,13 @@ use super::toolchain::{self, ToolchainRecipe};
 use crate::document::{Document, Mistakes};
 
 static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/recipes");
+static KEYS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/keys");
 static KCONFIGS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kconfigs");
 
 /// The lock's path in a catalogue.
 pub const LOCK: &str = "recipes/imgbuild.lock";
 
-/// A tree that holds `recipes/` and `kconfigs/`.
+/// A tree that holds `recipes/`, `kconfigs/` and `keys/`.
 #[derive(Debug, Clone)]
 pub enum Catalogue {
     /// The tree this program was built with.
@@ -54,6 +55,7 @@ impl Catalogue {
                 let (tree, rest) = match path.split_once('/') {
                     Some(("recipes", rest)) => (&RECIPES, rest),
                     Some(("kconfigs", rest)) => (&KCONFIGS, rest),
+                    Some(("keys", rest)) => (&KEYS, rest),
                     _ => return Err(missing()),
                 };
                 tree.get_file(rest)
