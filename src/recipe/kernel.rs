@@ -148,17 +148,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
             None,
         );
     }
-    let extends = fields.text("extends");
-    if let Some(parent) = &extends
-        && !known.flavours.contains(&parent.value)
-    {
-        let flavours = || known.flavours.iter().map(String::as_str);
-        let help = nearest(&parent.value, flavours()).map_or_else(
-            || format!("the flavours are {}", list(flavours())),
-            |near| format!("did you mean `{near}`?"),
-        );
-        fields.mistake(parent, format!("no flavour `{}` to extend", parent.value), Some(help));
-    }
+    let extends = parent(fields, known);
     let base = fields.text("base");
     if let Some(base) = &base
         && !matches!(base.value.as_str(), "allnoconfig" | "alldefconfig")
@@ -221,7 +211,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     Some(Written {
         name: name?.value,
         default: fields.boolean("default"),
-        extends: extends.map(|text| text.value),
+        extends,
         description: fields.text("description").map(|text| text.value).unwrap_or_default(),
         base: base.map(|text| text.value),
         series: series.into_iter().map(|text| text.value).collect(),
@@ -232,6 +222,20 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         toolchain: toolchain.map(|text| text.value),
         absent: absent.into_iter().flatten().collect(),
     })
+}
+
+/// The flavour that is extended, if any.
+fn parent(fields: &Fields<'_>, known: &Known<'_>) -> Option<String> {
+    let parent = fields.text("extends")?;
+    if !known.flavours.contains(&parent.value) {
+        let flavours = || known.flavours.iter().map(String::as_str);
+        let help = nearest(&parent.value, flavours()).map_or_else(
+            || format!("the flavours are {}", list(flavours())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        fields.mistake(&parent, format!("no flavour `{}` to extend", parent.value), Some(help));
+    }
+    Some(parent.value)
 }
 
 fn fragment_names(fields: &Fields<'_>, known: &Known<'_>) -> Vec<String> {
