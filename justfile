@@ -11,7 +11,7 @@ lint:
 
 # The tests that compile no kernel: seconds
 quick:
-    cargo test --lib --test recipe --test fetch
+    cargo test --lib --test recipe --test fetch --test build --test interrupt
 
 # Everything CI runs
 test:

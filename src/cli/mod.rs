@@ -202,7 +202,9 @@ impl Context {
             mirrors.add(place, base);
         }
         for place in lock.places() {
-            if let Ok(base) = std::env::var(Mirrors::variable(place)) {
+            if let Ok(base) = std::env::var(Mirrors::variable(place))
+                && !base.is_empty()
+            {
                 mirrors.add(place, &base);
             }
         }

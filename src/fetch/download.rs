@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
-use super::{Error, Sum};
+use super::{Error, Sum, because};
 use crate::lock::KernelPin;
 use crate::step::{Level, Progress, Watch};
 
@@ -251,19 +251,4 @@ fn pause(time: Duration, watch: &Watch) -> Result<(), Error> {
         std::thread::sleep(TICK);
     }
     Ok(())
-}
-
-/// An error and its causes in one line: reqwest's own sentence leaves out what happened.
-fn because(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let sentence = cause.to_string();
-        if !text.contains(&sentence) {
-            text += ": ";
-            text += &sentence;
-        }
-        source = cause.source();
-    }
-    text
 }

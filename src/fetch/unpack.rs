@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use fs_err::{self as fs, File};
 use liblzma::read::XzDecoder;
+use tar::EntryType;
 
-use super::Error;
+use super::{Error, because};
 use crate::step::{Cancel, Unit, Watch, human};
 
 /// How much decompressed data one message between the threads carries.
@@ -44,10 +45,14 @@ pub fn unpack(archive: &Path, name: &str, dir: &Path, watch: &Watch) -> Result<S
     let mut top: Option<PathBuf> = None;
     let (mut epoch, mut bytes) = (0, 0);
     let failed = |error: io::Error| {
-        if watch.cancel.is_cancelled() { Error::Cancelled } else { wrong(error.to_string()) }
+        if watch.cancel.is_cancelled() { Error::Cancelled } else { wrong(because(&error)) }
     };
     for entry in tar.entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
+        // `git archive`, hence kernel.org, begins with the commit's id: no file of the tree.
+        if entry.header().entry_type() == EntryType::XGlobalHeader {
+            continue;
+        }
         let path = entry.path().map_err(failed)?.into_owned();
         let first = path.components().next().map(|part| PathBuf::from(part.as_os_str()));
         match (&top, first) {
@@ -66,7 +71,7 @@ pub fn unpack(archive: &Path, name: &str, dir: &Path, watch: &Watch) -> Result<S
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::PermissionDenied => {
                 Error::Io(io::Error::new(
                     error.kind(),
-                    format!("cannot unpack into `{}`: {error}", dir.display()),
+                    format!("cannot unpack into `{}`: {}", dir.display(), because(&error)),
                 ))
             }
             _ => failed(error),
@@ -107,5 +112,63 @@ impl Read for Chunks {
         buffer[..n].copy_from_slice(&self.chunk[self.taken..self.taken + n]);
         self.taken += n;
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use liblzma::write::XzEncoder;
+    use tar::{Builder, Header};
+
+    use super::*;
+    use crate::step::tests::silent;
+
+    /// An archive as `git archive` writes it, of these files with these times.
+    fn archive(path: &Path, files: &[(&str, u64)]) {
+        let mut builder = Builder::new(XzEncoder::new(File::create(path).unwrap(), 1));
+        let comment = b"52 comment=5d3fb7ac4a8e1d35bbed4ae7eb5a7bd2e6a58fbf\n";
+        let mut header = Header::new_ustar();
+        header.set_path("pax_global_header").unwrap();
+        header.set_entry_type(EntryType::XGlobalHeader);
+        header.set_size(comment.len() as u64);
+        header.set_cksum();
+        builder.append(&header, &comment[..]).unwrap();
+        for (name, mtime) in files {
+            let mut header = Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_mtime(*mtime);
+            header.set_size(1);
+            builder.append_data(&mut header, name, &b"x"[..]).unwrap();
+        }
+        builder.into_inner().unwrap().finish().unwrap().flush().unwrap();
+    }
+
+    fn unpacked(files: &[(&str, u64)]) -> Result<(Vec<String>, u64), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar.xz");
+        archive(&path, files);
+        let target = dir.path().join("tree");
+        fs::create_dir(&target).unwrap();
+        let source = unpack(&path, "a", &target, &silent()).map_err(|error| error.to_string())?;
+        let names = fs::read_dir(&source.root)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        Ok((names, source.epoch))
+    }
+
+    #[test]
+    fn a_tarball_of_kernel_org_has_a_global_header_and_one_top_directory() {
+        let files = [("linux-5.10.1/Makefile", 1_600_000_000), ("linux-5.10.1/README", 1_600_000_007)];
+        assert_eq!(unpacked(&files), Ok((vec!["Makefile".into(), "README".into()], 1_600_000_007)));
+    }
+
+    #[test]
+    fn several_tops_or_none_are_refused() {
+        assert!(unpacked(&[("a/x", 0), ("b/x", 0)]).unwrap_err().contains("holds both `a` and `b`"));
+        assert!(unpacked(&[]).unwrap_err().contains("it is empty"));
     }
 }

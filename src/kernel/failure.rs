@@ -15,7 +15,8 @@ pub(super) fn first_error(output: &str) -> (String, String) {
             "ld: ",
             "internal compiler error",
         ];
-        compiler.iter().any(|sign| line.contains(sign)) && !line.starts_with("make")
+        let told = compiler.iter().any(|sign| line.contains(sign));
+        told && !line.starts_with("make") && !line.contains("warning:")
     };
     // make's own complaint names a target at most: second choice.
     let makes = |line: &str| line.starts_with("make") && line.contains("***");
@@ -41,6 +42,13 @@ mod tests {
         let (first, context) = first_error(output);
         assert_eq!(first, "b.c:7:3: error: expected ';'");
         assert!(context.contains("In function 'f'"), "{context}");
+    }
+
+    #[test]
+    fn a_linkers_warning_is_no_error() {
+        let output =
+            "ld: warning: x has a LOAD segment with RWX permissions\nld: y.o: in function `f': undefined\n";
+        assert!(first_error(output).0.starts_with("ld: y.o"));
     }
 
     #[test]

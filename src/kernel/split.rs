@@ -27,10 +27,13 @@ pub(super) fn split<E>(
     let kernel = boot.join("vmlinux");
     match step.arch {
         Arch::X86_64 => {
+            // Before strip sees it, which knows its own architecture alone.
+            let built = site.build.join("vmlinux");
+            check_arch(&fs::read(&built)?, step.arch).map_err(Error::Artifact)?;
             let strip = format!("{}strip", step.arch.cross_compile());
             // Into the build directory, since that is all the command may write to.
             let stripped = site.build.join("imgbuild-vmlinux");
-            let [from, to] = [&site.build.join("vmlinux"), &stripped].map(|path| site.sandbox.path(path));
+            let [from, to] = [&built, &stripped].map(|path| site.sandbox.path(path));
             let command = site.sandbox.command(strip).arg("-s").arg("-o").arg(to).arg(from);
             command.log(&site.log).output(&watch.cancel)?;
             fs::rename(stripped, &kernel)?;
@@ -53,11 +56,17 @@ pub(super) fn split<E>(
     Ok(release)
 }
 
+/// Says what a kernel is, if it is none of `arch`.
+fn check_arch(data: &[u8], arch: Arch) -> Result<(), String> {
+    if header::is_kernel(data, arch) {
+        return Ok(());
+    }
+    Err(format!("boot/vmlinux for {arch} is {}", header::describe(data)))
+}
+
 /// Says what is wrong with a kernel, if anything is.
 fn check_kernel(data: &[u8], arch: Arch, config: &Config) -> Result<(), String> {
-    if !header::is_kernel(data, arch) {
-        return Err(format!("boot/vmlinux for {arch} is {}", header::describe(data)));
-    }
+    check_arch(data, arch)?;
     if arch == Arch::X86_64 {
         if config.is_on("PVH") && !header::has_pvh_note(data) {
             return Err("PVH is on, but boot/vmlinux has no PVH note".into());

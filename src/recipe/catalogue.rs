@@ -139,9 +139,12 @@ impl Catalogue {
     }
 
     fn parse(&self, name: &str, text: &str, dir: Option<&Path>) -> Result<Written, Mistakes> {
-        let exists = |fragment: &str| self.fragment(fragment, dir).is_ok();
+        let known = kernel::Known {
+            fragment: &|fragment| self.fragment(fragment, dir).is_ok(),
+            flavours: &self.flavours().unwrap_or_default(),
+        };
         Document::new(name, text)
-            .read(|fields| kernel::read(fields, &exists))?
+            .read(|fields| kernel::read(fields, &known))?
             .ok_or_else(|| unreachable!("a recipe without mistakes has all its fields"))
     }
 

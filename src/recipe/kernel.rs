@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::arch::Arch;
-use crate::document::{Fields, Text};
+use crate::document::{Fields, Text, list, nearest};
 
 /// A kernel recipe as one file writes it, checked by itself.
 #[derive(Debug)]
@@ -118,8 +118,16 @@ impl KernelRecipe {
     }
 }
 
+/// What the catalogue can tell while a recipe is read.
+pub(super) struct Known<'k> {
+    /// Whether there is a fragment of this name.
+    pub(super) fragment: &'k dyn Fn(&str) -> bool,
+    /// The flavours that can be extended.
+    pub(super) flavours: &'k [String],
+}
+
 /// Reads a recipe's fields; `None` only when a mistake was told.
-pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option<Written> {
+pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     let kind = fields.required("kind");
     if let Some(kind) = &kind
         && kind.value != "kernel"
@@ -140,7 +148,7 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
             None,
         );
     }
-    let extends = fields.text("extends").map(|text| text.value);
+    let extends = parent(fields, known);
     let base = fields.text("base");
     if let Some(base) = &base
         && !matches!(base.value.as_str(), "allnoconfig" | "alldefconfig")
@@ -160,9 +168,9 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
             Some("series = [\"5.10\"]".into()),
         );
     }
-    let fragments = fragment_names(fields, exists);
+    let fragments = fragment_names(fields, known);
     let mut arch_fragments = BTreeMap::new();
-    for entry in fields.named_tables("arch", |key, table| (key.clone(), fragment_names(table, exists))) {
+    for entry in fields.named_tables("arch", |key, table| (key.clone(), fragment_names(table, known))) {
         match entry.0.value.parse::<Arch>() {
             Ok(arch) if arch.name() == entry.0.value => {
                 arch_fragments.insert(arch, entry.1);
@@ -216,8 +224,22 @@ pub(super) fn read(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Option
     })
 }
 
-fn fragment_names(fields: &Fields<'_>, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
-    let missing = |text: &&Text| !exists(&text.value);
+/// The flavour that is extended, if any.
+fn parent(fields: &Fields<'_>, known: &Known<'_>) -> Option<String> {
+    let parent = fields.text("extends")?;
+    if !known.flavours.contains(&parent.value) {
+        let flavours = || known.flavours.iter().map(String::as_str);
+        let help = nearest(&parent.value, flavours()).map_or_else(
+            || format!("the flavours are {}", list(flavours())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        fields.mistake(&parent, format!("no flavour `{}` to extend", parent.value), Some(help));
+    }
+    Some(parent.value)
+}
+
+fn fragment_names(fields: &Fields<'_>, known: &Known<'_>) -> Vec<String> {
+    let missing = |text: &&Text| !(known.fragment)(&text.value);
     let texts = fields.texts("fragments");
     for text in texts.iter().filter(missing) {
         let help = "`name.config` is looked up in kconfigs/, `./name.config` beside the recipe";

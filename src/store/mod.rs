@@ -10,6 +10,7 @@ mod stamps;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs_err::{self as fs, File};
 use serde_json::Value;
@@ -38,6 +39,9 @@ pub enum Error {
         /// The first line of its format file.
         found: String,
     },
+    /// Stopped by the user while waiting for another process.
+    #[error("interrupted")]
+    Cancelled,
     /// Neither `XDG_CACHE_HOME` nor `HOME` says where caches go.
     #[error("no place for the store: neither XDG_CACHE_HOME nor HOME is set")]
     NoHome,
@@ -48,6 +52,7 @@ impl Diagnose for Error {
         match self {
             Self::Io(_) => Class::Host,
             Self::Format { .. } | Self::NoHome => Class::Usage,
+            Self::Cancelled => Class::Interrupted,
         }
     }
 
@@ -57,6 +62,7 @@ impl Diagnose for Error {
             Self::Format { .. } | Self::NoHome => {
                 Some("name another directory with --store or IMGBUILD_STORE".into())
             }
+            Self::Cancelled => None,
         }
     }
 }
@@ -195,13 +201,12 @@ impl Store {
             let dir = entry?.path().with_extension("");
             let path = dir.with_extension("lock");
             let alive = File::open(&path).is_ok_and(|lock| lock.file().try_lock().is_err());
-            if !alive {
-                let gone = |result: std::io::Result<()>| match result {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                };
-                gone(fs::remove_dir_all(&dir))?;
-                gone(fs::remove_file(&path))?;
+            if alive {
+                continue;
+            }
+            // What cannot be removed (the dead process's make may still write) is left for the next sweep.
+            if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+                let _ = fs::remove_file(&path);
             }
         }
         Ok(())
@@ -239,7 +244,12 @@ impl Store {
             let message =
                 format!("another imgbuild is making {} {}: waiting for it", step.kind(), key.short());
             watch.reporter.note(Level::Info, &message);
-            lock.file().lock().map_err(Error::Io)?;
+            while lock.file().try_lock().is_err() {
+                if watch.cancel.is_cancelled() {
+                    return Err(Error::Cancelled.into());
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
         // Whoever held the lock may have made it meanwhile.
         if let Some(artifact) = Self::open_entry(&entry, step.check(), watch).map_err(Error::Io)? {

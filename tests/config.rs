@@ -1,0 +1,85 @@
+//! `imgbuild config` on the real source of 5.10.262: the shipped flavours are complete, and what cannot be had is
+//! told apart.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
+#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
+#[allow(dead_code)]
+mod support;
+
+use support::{Place, real};
+
+/// Checks a shipped flavour for both architectures.
+#[track_caller]
+fn is_complete(flavour: &str) {
+    let _alone = real::alone();
+    let place = Place::with_shared_store();
+    let run = place.imgbuild("config 5.10.262 --arch all --output configs --flavour").arg(flavour);
+    let outcome = run.run().succeeds().does_not_say("warning: ").does_not_print("no reason given");
+    for arch in ["x86_64", "arm64"] {
+        assert!(outcome.stdout.contains(&format!("Linux 5.10.262 {arch}: every symbol as asked, ")));
+        let path = format!("configs/config-5.10.262-{arch}");
+        assert!(outcome.stdout.contains(&format!("written to `{path}`")));
+        let config = fs_err::read_to_string(place.path(path)).unwrap();
+        // Without a /proc/config.gz kubeadm refuses the node, and QEMU's boot test has nothing to read.
+        for symbol in ["MODULES", "IKCONFIG", "IKCONFIG_PROC", "VIRTIO_BLK", "DEVTMPFS"] {
+            assert!(config.contains(&format!("\nCONFIG_{symbol}=y\n")), "{flavour} {arch} lacks {symbol}");
+        }
+    }
+}
+
+#[test]
+fn every_shipped_flavour_is_tested_here() {
+    let place = Place::new();
+    let outcome = place.imgbuild("kernel 5.10.262 --flavour none").run().fails(2);
+    outcome.says("known are `cloud-hypervisor`, `firecracker`, `tiny`\n");
+}
+
+#[test]
+fn tiny_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
+    is_complete("tiny");
+}
+
+#[test]
+fn firecracker_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
+    is_complete("firecracker");
+}
+
+#[test]
+fn cloud_hypervisor_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
+    is_complete("cloud-hypervisor");
+}
+
+#[test]
+fn what_cannot_be_had_is_told_apart_with_fragment_and_line_before_anything_is_compiled() {
+    let _alone = real::alone();
+    let place = Place::with_shared_store();
+    let recipe = "kind = \"kernel\"\nname = \"mine\"\nextends = \"tiny\"\nfragments = [\"./bad.config\"]\n";
+    place.write("my.toml", recipe);
+    let fragment = "# What cannot be had, each for another reason, and one that can.\n\
+                    CONFIG_NO_SUCH_DRIVER_ANYWHERE=y\n\
+                    CONFIG_VIRTIO_BLKK=y\n\
+                    CONFIG_ARM64_VHE=y\n\
+                    CONFIG_IP_VS=m\n\
+                    CONFIG_SERIAL_8250_NR_UARTS=2\n\
+                    CONFIG_EXT2_FS=\"yes\"\n\
+                    CONFIG_LOG_BUF_SHIFT=99\n\
+                    CONFIG_DEBUG_INFO=y\n";
+    place.write("bad.config", fragment);
+    place
+        .imgbuild("kernel 5.10.262 --arch x86_64 --recipe my.toml")
+        .run()
+        .fails(3)
+        .says("6 misses, 1 reproducibility leak")
+        .says("bad.config:2: CONFIG_NO_SUCH_DRIVER_ANYWHERE: no such symbol in Linux 5.10.262\n")
+        .says("bad.config:3: CONFIG_VIRTIO_BLKK: no such symbol in Linux 5.10.262; did you mean CONFIG_VIRTIO_BLK?")
+        .says("bad.config:4: CONFIG_ARM64_VHE: a symbol of arm64, not of x86_64")
+        .says("bad.config:5: CONFIG_IP_VS: asked for =m, got off: needs NET (off), NETFILTER (off), INET (off)")
+        .says("bad.config:7: CONFIG_EXT2_FS: asked for =\"yes\", got nothing: it takes y, m or n")
+        .says("bad.config:8: CONFIG_LOG_BUF_SHIFT: asked for =99, got =")
+        .says("it takes 12 to 25")
+        .says("bad.config:9: CONFIG_DEBUG_INFO=y is not reproducible")
+        .does_not_say("SERIAL_8250_NR_UARTS")
+        .does_not_say("compile ");
+    assert!(!place.path("out").exists());
+}

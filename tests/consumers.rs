@@ -1,0 +1,248 @@
+//! The layout in the hands of those who use it: skopeo, umoci, containerd.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
+#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
+#[allow(dead_code)]
+mod support;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use support::layout::{Image, Layout};
+use support::real::{self, KERNEL, MODULES};
+use support::{Place, eventually, host, tool};
+use tar::EntryType;
+
+const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
+
+/// What a directory holds: a line for each path.
+type Tree = BTreeMap<String, String>;
+
+/// What an unpacked image must look like.
+fn expected(image: &Image) -> Tree {
+    let line = |entry: &support::layout::Entry| match entry.kind {
+        EntryType::Directory => format!("directory {:o}", entry.mode),
+        EntryType::Symlink => format!("link to {}", entry.link.as_ref().unwrap()),
+        EntryType::Link => {
+            let target = image.entry(entry.link.as_ref().unwrap());
+            format!("file {:o} {}", target.mode, support::sha256(&target.content))
+        }
+        _ => format!("file {:o} {}", entry.mode, support::sha256(&entry.content)),
+    };
+    image.entries.iter().map(|(path, entry)| (path.clone(), line(entry))).collect()
+}
+
+/// What a directory looks like.
+fn found(root: &Path) -> Tree {
+    fn visit(root: &Path, below: &Path, tree: &mut Tree) {
+        for entry in fs_err::read_dir(root.join(below)).unwrap() {
+            let entry = entry.unwrap();
+            let (path, below) = (entry.path(), below.join(entry.file_name()));
+            let meta = fs_err::symlink_metadata(&path).unwrap();
+            let mode = meta.permissions().mode() & 0o7777;
+            let line = if meta.is_symlink() {
+                format!("link to {}", fs_err::read_link(&path).unwrap().display())
+            } else if meta.is_dir() {
+                visit(root, &below, tree);
+                format!("directory {mode:o}")
+            } else {
+                format!("file {mode:o} {}", support::sha256(&fs_err::read(&path).unwrap()))
+            };
+            tree.insert(below.to_str().unwrap().to_owned(), line);
+        }
+    }
+    let mut tree = Tree::new();
+    visit(root, Path::new(""), &mut tree);
+    tree
+}
+
+fn run(program: &str, args: &[String]) -> String {
+    tool(program, &args.iter().map(OsStr::new).collect::<Vec<_>>())
+}
+
+fn skopeo(words: &str, last: &[String]) -> String {
+    let words = words.split_whitespace().map(str::to_owned);
+    run("skopeo", &words.chain(last.iter().cloned()).collect::<Vec<_>>())
+}
+
+/// An image of a layout, as skopeo names it.
+fn oci(dir: &Path, name: &str) -> String {
+    format!("oci:{}:{name}", dir.display())
+}
+
+#[test]
+fn skopeo_inspects_each_image_for_each_architecture() {
+    let (place, layout) = real::tiny();
+    for name in [KERNEL, MODULES] {
+        for architecture in ARCHITECTURES {
+            let words = format!("inspect --override-os linux --override-arch {architecture}");
+            let json: Value =
+                serde_json::from_str(&skopeo(&words, &[oci(&place.path("out"), name)])).unwrap();
+            let image = layout.image(name, architecture);
+            assert_eq!((&json["Architecture"], &json["Os"]), (&architecture.into(), &"linux".into()));
+            assert_eq!(json["Labels"], image.config["config"]["Labels"]);
+            assert_eq!(json["Created"], image.config["created"]);
+            assert_eq!(json["Layers"][0], image.manifest["layers"][0]["digest"]);
+        }
+    }
+}
+
+#[test]
+fn skopeo_copies_all_architectures_to_another_layout_and_back_unchanged() {
+    let (place, layout) = real::tiny();
+    let (there, back) = (place.path("there"), place.path("back"));
+    for name in [KERNEL, MODULES] {
+        skopeo("--insecure-policy copy --all", &[oci(&place.path("out"), name), oci(&there, name)]);
+        skopeo("--insecure-policy copy --all", &[oci(&there, name), oci(&back, name)]);
+    }
+    for dir in [there, back] {
+        let copy = Layout::at(dir);
+        assert_eq!(copy.images(), layout.images(), "the digest of the index is the same");
+        assert_eq!(copy.blobs(), layout.blobs());
+    }
+}
+
+#[test]
+fn umoci_unpacks_each_image_to_the_files_in_its_layer() {
+    let (place, layout) = real::tiny();
+    for name in [KERNEL, MODULES] {
+        for architecture in ARCHITECTURES {
+            // umoci takes layouts of one platform.
+            let single = place.path(format!("single-{architecture}"));
+            let words = format!("--insecure-policy --override-os linux --override-arch {architecture} copy");
+            let tag = name.split(':').next().unwrap();
+            skopeo(&words, &[oci(&place.path("out"), name), oci(&single, tag)]);
+            let bundle = place.path(format!("bundle-{tag}-{architecture}"));
+            let image = format!("{}:{tag}", single.display());
+            let args = ["unpack", "--rootless", "--image", &image, bundle.to_str().unwrap()];
+            run("umoci", &args.map(str::to_owned));
+            let rootfs = bundle.join("rootfs");
+            assert_eq!(found(&rootfs), expected(&layout.image(name, architecture)), "{name} {architecture}");
+        }
+    }
+}
+
+#[test]
+fn containerd_imports_and_mounts_the_images_with_each_snapshotter() {
+    let (place, layout) = real::tiny();
+    let containerd = Containerd::start(&place);
+    let archive = place.path("layout.tar");
+    tool(
+        "tar",
+        &["-C".as_ref(), place.path("out").as_os_str(), "-cf".as_ref(), archive.as_os_str(), ".".as_ref()],
+    );
+    containerd.ctr(&["images", "import", "--all-platforms", "--no-unpack", archive.to_str().unwrap()]);
+    let listed = containerd.ctr(&["images", "list"]);
+    for (name, digest) in layout.images() {
+        let line = listed.lines().find(|line| line.starts_with(&format!("localhost/{name} ")));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{listed}"));
+        assert!(
+            line.contains(&digest) && line.contains("linux/amd64") && line.contains("linux/arm64"),
+            "{line}"
+        );
+    }
+    for snapshotter in ["native", "overlayfs"] {
+        for name in [KERNEL, MODULES] {
+            for architecture in ARCHITECTURES {
+                let at =
+                    place.path(format!("{snapshotter}-{architecture}-{}", name.split(':').next().unwrap()));
+                fs_err::create_dir(&at).unwrap();
+                let (platform, reference) = (format!("linux/{architecture}"), format!("localhost/{name}"));
+                let at = at.to_str().unwrap();
+                containerd.ctr(&[
+                    "images",
+                    "mount",
+                    "--snapshotter",
+                    snapshotter,
+                    "--platform",
+                    &platform,
+                    &reference,
+                    at,
+                ]);
+                let tree = found(&containerd.sees(at));
+                assert_eq!(
+                    tree,
+                    expected(&layout.image(name, architecture)),
+                    "{snapshotter} {name} {architecture}"
+                );
+                containerd.ctr(&["images", "unmount", at]);
+            }
+        }
+    }
+}
+
+#[test]
+fn podman_style_readers_find_the_hosts_architecture_by_themselves() {
+    let (place, _) = real::tiny();
+    let json: Value = serde_json::from_str(&skopeo("inspect", &[oci(&place.path("out"), KERNEL)])).unwrap();
+    assert_eq!(json["Architecture"], if host() == "x86_64" { "amd64" } else { "arm64" });
+}
+
+/// A containerd of the test's own, in namespaces of its own, so that it needs no root and no mount is left behind.
+struct Containerd {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Containerd {
+    fn start(place: &Place) -> Self {
+        let dir = place.path("containerd");
+        let socket = dir.join("socket");
+        let config = format!(
+            "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\", \
+             \"io.containerd.snapshotter.v1.aufs\", \"io.containerd.snapshotter.v1.btrfs\", \
+             \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
+             [grpc]\naddress = \"{1}\"\nuid = 0\ngid = 0\n",
+            dir.display(),
+            socket.display()
+        );
+        let config = place.write("containerd/config.toml", config);
+        let log = fs_err::File::create(dir.join("log")).unwrap().into_parts().0;
+        let child = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "containerd", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("the tests need util-linux and containerd");
+        let mut containerd = Self { child, socket };
+        let log = dir.join("log");
+        eventually("containerd listens", || {
+            let ended = containerd.child.try_wait().unwrap();
+            assert!(ended.is_none(), "containerd ended: {}", fs_err::read_to_string(&log).unwrap());
+            fs_err::read_to_string(&log).unwrap().contains("containerd successfully booted")
+        });
+        containerd
+    }
+
+    /// Runs `ctr` beside it.
+    fn ctr(&self, args: &[&str]) -> String {
+        let pid = self.child.id().to_string();
+        let socket = self.socket.to_str().unwrap();
+        let beside = ["--user", "--mount", "--preserve-credentials", "--target", &pid];
+        let words = [&beside[..], &["ctr", "--address", socket], args].concat();
+        run("nsenter", &words.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    /// A path as containerd's namespace has it.
+    fn sees(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.child.id()))
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
