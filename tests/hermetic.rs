@@ -130,3 +130,19 @@ fn with_the_hosts_own_tools_the_image_says_so() {
     }
     place.imgbuild("kernel 5.10.1 --toolchain debian-1").run().fails(2).says("did you mean `debian-11`?");
 }
+
+#[test]
+fn a_kernel_older_than_pvh_leaves_a_bz_image_in_the_store_and_none_in_the_image() {
+    use support::layout::Layout;
+    use support::source::{FRAGMENT, RECIPE, Source};
+    let mut place = Place::new();
+    let _ = Source::new().version("4.19.1").install(&mut place);
+    place.write("recipes/kernel/toy.toml", RECIPE.replace("5.10", "4.19"));
+    place.write("kconfigs/toy.config", FRAGMENT.replace("[x86_64]", "[>=5.0, x86_64]"));
+    place.imgbuild("kernel 4.19.1 --arch x86_64").run().succeeds();
+    let layout = Layout::at(place.path("out"));
+    assert!(!format!("{:?}", layout.image("kernel-bin:4.19.1", "amd64").entries).contains("bzImage"));
+    let kernels = place.store().join("artifacts/kernel");
+    let [key] = &place.artifacts("kernel")[..] else { panic!("one kernel was built") };
+    assert!(kernels.join(key).join("files/qemu/bzImage").is_file());
+}

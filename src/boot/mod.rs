@@ -45,6 +45,8 @@ pub struct Request {
     pub arch: Arch,
     /// `boot/vmlinux` as the images have it: an ELF on `x86_64`, an Image on arm64.
     pub kernel: PathBuf,
+    /// The same kernel as a bzImage: booted where `kernel` has no PVH note, since QEMU has no other way into an ELF.
+    pub bz_image: Option<PathBuf>,
     /// The unpacked root of the modules volume: `lib/modules/V` and the links into it.
     pub modules: Option<PathBuf>,
     /// Modules to load from the volume; `-` and `_` mean the same.
@@ -118,7 +120,13 @@ pub fn requirements(arch: Arch) -> Vec<Tool> {
 pub fn boot(request: &Request, work: &Path, watch: &Watch) -> Result<Report, Error> {
     host::require(&requirements(request.arch))?;
     let kernel = fs::canonicalize(&request.kernel)?;
-    header::check(&fs::read(&kernel)?, request.arch, &kernel)?;
+    let kernel = match (header::check(&fs::read(&kernel)?, request.arch, &kernel), &request.bz_image) {
+        (Err(Error::NoPvh { .. }), Some(bz_image)) => {
+            watch.reporter.note(Level::Info, "no PVH note: the bzImage beside it is booted instead");
+            fs::canonicalize(bz_image)?
+        }
+        (checked, _) => checked.map(|()| kernel)?,
+    };
     let volume = request.modules.as_deref().map(Volume::read).transpose()?;
     let wanted = volume::wanted(&request.load, volume.as_ref())?;
 

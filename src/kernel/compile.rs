@@ -7,7 +7,7 @@ use fs_err as fs;
 use serde_json::{Value, json};
 
 use super::kconfig::{self, Configure, Requested};
-use super::{Error, Facts, failure, split};
+use super::{BZ_IMAGE, Error, Facts, failure, split};
 use crate::arch::Arch;
 use crate::sandbox::{self, Sandbox};
 use crate::step::{Level, Progress, Step, Unit, Watch};
@@ -34,7 +34,7 @@ pub struct Site {
 pub(super) type SiteOf<'a, E> = dyn Fn() -> Result<Site, E> + 'a;
 
 /// Compiles one kernel. The artifact: `boot/vmlinux`, `boot/config-RELEASE`, `modules/` (the content of
-/// `lib/modules/RELEASE`) and `kernel.json`.
+/// `lib/modules/RELEASE`), `kernel.json`, and [`BZ_IMAGE`] where QEMU needs one.
 pub struct Compile<'a, E> {
     /// The version.
     pub version: Version,
@@ -101,11 +101,15 @@ impl<E> Compile<'_, E> {
         let modules = configured.config.is_on("MODULES");
         let progress =
             watch.reporter.begin("compile", &what, Some(expected(&configured.config)), Unit::Files);
-        let compiled = self.make(site, modules, progress.as_ref(), watch)?;
+        let compiled = self.make(site, &configured.config, progress.as_ref(), watch)?;
         progress.finish(&format!("{compiled} files"));
 
         let progress = watch.reporter.begin("split", &what, None, Unit::Files);
         let release = split::split(self, site, &configured.config, out, watch)?;
+        if self.needs_bz_image(&configured.config) {
+            fs::create_dir_all(out.join(BZ_IMAGE).parent().expect("it lies in a directory"))?;
+            fs::copy(site.build.join("arch/x86/boot/bzImage"), out.join(BZ_IMAGE))?;
+        }
         fs::write(out.join("boot").join(format!("config-{release}")), &configured.text)?;
         let facts = Facts { release, epoch: site.epoch, compiled, absences: configured.absences, modules };
         fs::write(
@@ -114,6 +118,11 @@ impl<E> Compile<'_, E> {
         )?;
         progress.finish("read back");
         Ok(())
+    }
+
+    /// Whether QEMU has no way into the kernel's ELF: before 5.0, or where PVH is off.
+    fn needs_bz_image(&self, config: &kconfig::Config) -> bool {
+        self.arch == Arch::X86_64 && !config.is_on("PVH")
     }
 
     /// make, as configured and with all that could leak from this host fixed.
@@ -129,10 +138,21 @@ impl<E> Compile<'_, E> {
     }
 
     /// Compiles and counts the files that were compiled or assembled for the target.
-    fn make(&self, site: &Site, modules: bool, progress: &dyn Progress, watch: &Watch) -> Result<u64, Error> {
+    fn make(
+        &self,
+        site: &Site,
+        config: &kconfig::Config,
+        progress: &dyn Progress,
+        watch: &Watch,
+    ) -> Result<u64, Error> {
         let begun = fs::metadata(&site.log).map_or(0, |meta| meta.len());
-        let image = if self.arch == Arch::Arm64 { "Image" } else { "vmlinux" };
-        let targets = [image, "modules"].into_iter().take(1 + usize::from(modules));
+        let image = match self.arch {
+            Arch::Arm64 => "Image",
+            // It comes out of vmlinux, which is then there too.
+            Arch::X86_64 if self.needs_bz_image(config) => "bzImage",
+            Arch::X86_64 => "vmlinux",
+        };
+        let targets = [image, "modules"].into_iter().take(1 + usize::from(config.is_on("MODULES")));
         let mut compiled = 0;
         let count = |line: &[u8]| {
             let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());

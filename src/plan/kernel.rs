@@ -240,7 +240,7 @@ impl Plan {
         Layout::check_output(output)?;
         let toolchains = self.toolchains(store, watch)?;
         if self.cells().any(|cell| *cell.toolchain == Toolchain::Host) {
-            let message = "compiled with this host's own tools: not hermetic, the digests are this machine's";
+            let message = "not hermetic: with this host's own tools the digests are this machine's";
             watch.reporter.note(Level::Info, message);
         }
         std::thread::scope(|scope| {

@@ -221,6 +221,12 @@ impl Store {
         self.entry(kind, key).is_dir()
     }
 
+    /// The directories of all artifacts of a kind, without looking whether they are sound.
+    pub fn artifacts(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.join("artifacts").join(kind));
+        entries.into_iter().flatten().flatten().map(|entry| entry.path().join("files")).collect()
+    }
+
     fn entry(&self, kind: &str, key: Key) -> PathBuf {
         self.root.join("artifacts").join(kind).join(key.to_string())
     }
