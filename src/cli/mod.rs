@@ -1,6 +1,7 @@
 //! The command line: what is asked for, what is told, and how it ends. The only room that prints.
 
 mod boot;
+mod cache;
 mod config;
 mod doctor;
 mod fetch;
@@ -31,7 +32,7 @@ use settings::Settings;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done, 1 the host (disk, permissions), 2 usage, 3 recipe, 4 input or tool missing,
-5 verification, 6 build, 8 boot, 130 interrupted."
+5 verification, 6 build, 8 boot, 9 not reproducible, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -73,6 +74,8 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
+    /// Look at the store, clean it up, check it
+    Cache(cache::Cache),
     /// Say what this host lacks, and the one command that brings it
     Doctor(doctor::Doctor),
 }
@@ -95,6 +98,8 @@ enum Failure {
     Boot(#[from] plan::boot::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
+    #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
+    Damaged { count: usize },
     #[error(transparent)]
     Settings(#[from] crate::document::Mistakes),
     #[error(transparent)]
@@ -120,7 +125,7 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Settings(error) => Some(error),
-            Self::Usage { .. } | Self::Io(_) => None,
+            Self::Usage { .. } | Self::Damaged { .. } | Self::Io(_) => None,
         }
     }
 }
@@ -130,6 +135,7 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
+            (None, Self::Damaged { .. }) => Class::Verification,
             (None, _) => Class::Usage,
         }
     }
@@ -139,6 +145,10 @@ impl Diagnose for Failure {
             (Some(error), _) => error.hint(),
             (None, Self::Usage { hint, .. }) => Some(hint.clone()),
             (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, Self::Damaged { .. }) => Some(
+                "they are made or fetched again when they are needed; a disk that does this twice is failing"
+                    .into(),
+            ),
             (None, _) => None,
         }
     }
@@ -247,6 +257,7 @@ pub fn main() -> ExitCode {
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
+            Command::Cache(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
         }
     });

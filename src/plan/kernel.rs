@@ -183,6 +183,7 @@ impl Plan {
         Compile {
             version: cell.pin.version.clone(),
             arch: cell.arch,
+            flavour: self.recipe.name.clone(),
             source_sha256: cell.pin.sha256.clone(),
             base: self.recipe.base.clone(),
             requested: Arc::clone(&cell.requested),
@@ -284,6 +285,7 @@ impl Plan {
                     content,
                     facts: &facts,
                     arch: cell.arch,
+                    flavour: &self.recipe.name,
                     role,
                     threads: self.jobs,
                 };

@@ -59,7 +59,8 @@ fn visit(root: &Path, below: &Path, sync: bool, lines: &mut Vec<String>) -> std:
     Ok(())
 }
 
-fn hash(file: &mut File) -> std::io::Result<String> {
+/// The sha256 of the rest of a file.
+pub(super) fn hash(file: &mut File) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 17];
     loop {

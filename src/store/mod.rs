@@ -1,24 +1,34 @@
 //! The cache on disk: downloads by hash, artifacts by the key of the step that made them.
 //!
-//! Below the store's root: `downloads/SHA256`, `artifacts/KIND/KEY/`, `logs/`, `locks/`, and `work/` for what is
-//! still being made. An entry appears by one rename when it is whole, is checked against its own list of files
-//! whenever it is used, and is made again if it is damaged. A work directory belongs to the process that holds its
-//! lock; those of dead processes are removed by the next one.
+//! Below the store's root: `downloads/SHA256`, `artifacts/KIND/KEY/`, `records/KIND/` (how each step was last made
+//! or found), `logs/`, `locks/`, and `work/` for what is still being made. An entry appears by one rename when it is
+//! whole, is checked against its own list of files whenever it is used, and is made again if it is damaged; its time
+//! is that of its last use. A work directory belongs to the process that holds its lock; those of dead processes are
+//! removed by the next one.
 
+mod last;
 mod listing;
+mod upkeep;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err::{self as fs, File};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::step::{Class, Diagnose, Key, Level, Step, Watch, io_hint};
+use crate::turn::{Turn, Use};
 use listing::Listing;
+
+pub use last::Why;
+pub use upkeep::{Collected, Item, Leftover, Limits, Verified};
 
 /// The layout of the store; a store of another format is refused.
 const FORMAT: &str = "imgbuild store 1\n";
+/// What the format file is called before it is whole.
+const NEW_FORMAT: &str = "format-";
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +47,9 @@ pub enum Error {
     /// Neither `XDG_CACHE_HOME` nor `HOME` says where caches go.
     #[error("no place for the store: neither XDG_CACHE_HOME nor HOME is set")]
     NoHome,
+    /// Stopped by the user.
+    #[error("interrupted")]
+    Cancelled,
 }
 
 impl Diagnose for Error {
@@ -44,6 +57,7 @@ impl Diagnose for Error {
         match self {
             Self::Io(_) => Class::Host,
             Self::Format { .. } | Self::NoHome => Class::Usage,
+            Self::Cancelled => Class::Interrupted,
         }
     }
 
@@ -53,6 +67,7 @@ impl Diagnose for Error {
             Self::Format { .. } | Self::NoHome => {
                 Some("name another directory with --store or IMGBUILD_STORE".into())
             }
+            Self::Cancelled => None,
         }
     }
 }
@@ -87,6 +102,8 @@ pub struct Artifact {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// The entries this process was given: they stay for as long as it has the store open.
+    used: Arc<Mutex<Vec<Use>>>,
 }
 
 /// A scratch directory of this process, removed when dropped.
@@ -113,12 +130,12 @@ impl Store {
 
     /// Opens the store at `root`, making it if it is not there, and clears what dead processes left half-made.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for dir in ["downloads", "artifacts", "locks", "logs", "work"] {
+        for dir in ["downloads", "artifacts", "records", "locks", "logs", "work"] {
             // The format file comes first, so that a store of another format is left as it is.
             Self::check_format(root)?;
             fs::create_dir_all(root.join(dir))?;
         }
-        let store = Self { root: fs::canonicalize(root)? };
+        let store = Self { root: fs::canonicalize(root)?, used: Arc::default() };
         store.sweep()?;
         Ok(store)
     }
@@ -132,13 +149,18 @@ impl Store {
                 Err(Error::Format { path: root.to_owned(), found })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
+                // A process that was killed here left no more than the name it was about to change.
+                let foreign = |entry: std::io::Result<fs::DirEntry>| {
+                    entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with(NEW_FORMAT))
+                };
+                if fs::read_dir(root).is_ok_and(|mut entries| entries.any(foreign)) {
                     let found = "no format file, but other files".into();
                     return Err(Error::Format { path: root.to_owned(), found });
                 }
                 fs::create_dir_all(root)?;
-                let mut file = tempfile::NamedTempFile::new_in(root)?;
+                let mut file = tempfile::Builder::new().prefix(NEW_FORMAT).tempfile_in(root)?;
                 file.write_all(FORMAT.as_bytes())?;
+                file.as_file().sync_all()?;
                 file.persist(&path).map_err(|error| error.error)?;
                 Ok(())
             }
@@ -163,6 +185,10 @@ impl Store {
 
     /// A scratch directory on the store's disk.
     pub fn work(&self) -> Result<Work, Error> {
+        Ok(self.scratch()?)
+    }
+
+    fn scratch(&self) -> std::io::Result<Work> {
         // Held while a directory has no lock of its own yet, so that nobody sweeps it away.
         let gate = self.gate()?;
         gate.file().lock_shared()?;
@@ -184,13 +210,16 @@ impl Store {
             let dir = entry?.path().with_extension("");
             let path = dir.with_extension("lock");
             let alive = File::open(&path).is_ok_and(|lock| lock.file().try_lock().is_err());
-            if !alive {
-                let gone = |result: std::io::Result<()>| match result {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                    _ => Ok(()),
-                };
-                gone(fs::remove_dir_all(&dir))?;
-                gone(fs::remove_file(&path))?;
+            // What a killed process started may go on for a while and fill its directory anew: the next one
+            // sweeps that.
+            if !alive && settled(fs::remove_dir_all(&dir))? {
+                settled(fs::remove_file(&path))?;
+            }
+        }
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(NEW_FORMAT) {
+                settled(fs::remove_file(entry.path()))?;
             }
         }
         Ok(())
@@ -211,39 +240,52 @@ impl Store {
 
     /// The artifact of a step: from the store, or made now. Processes that want the same one wait for each other.
     pub fn get_or_make<S: Step>(&self, step: &S, watch: &Watch) -> Result<Artifact, MakeError<S::Error>> {
-        let record = step.record();
+        let (kind, name, record) = (step.kind(), step.name(), step.record());
         let key = Key::of(&record);
-        let entry = self.entry(step.kind(), key);
-        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
+        let entry = self.entry(kind, key);
+        let remember = || self.remember(kind, &name, &record);
+        if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
+            remember().map_err(Error::Io)?;
             return Ok(artifact);
         }
-        let lock = File::create(self.root.join("locks").join(format!("{key}.lock"))).map_err(Error::Io)?;
-        if lock.file().try_lock().is_err() {
-            let message =
-                format!("another imgbuild is making {} {}: waiting for it", step.kind(), key.short());
+        let lock = self.root.join("locks").join(format!("{key}.lock"));
+        let waiting = || {
+            let message = format!("another imgbuild is making {kind} {}: waiting for it", key.short());
             watch.reporter.note(Level::Info, &message);
-            lock.file().lock().map_err(Error::Io)?;
-        }
+        };
+        let turn = Turn::wait(&lock, &watch.cancel, waiting).map_err(Error::Io)?;
+        let _turn = turn.ok_or(Error::Cancelled)?;
         // Whoever held the lock may have made it meanwhile.
-        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
+        if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
+            remember().map_err(Error::Io)?;
             return Ok(artifact);
+        }
+        if let Some(why) = self.why(kind, &name, &record) {
+            watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
         }
         let work = self.work()?;
         let files = work.path().join("files");
         fs::create_dir(&files).map_err(Error::Io)?;
         step.run(&files, watch).map_err(MakeError::Step)?;
-        let content = Self::seal(work.path(), &record).map_err(Error::Io)?;
+        let content = Self::seal(work.path(), &name, &record).map_err(Error::Io)?;
         fs::create_dir_all(entry.parent().expect("an entry lies below its kind")).map_err(Error::Io)?;
         fs::rename(work.path(), &entry).map_err(Error::Io)?;
+        self.keep(Use::of(&entry).map_err(Error::Io)?);
+        remember().map_err(Error::Io)?;
         Ok(Artifact { path: entry.join("files"), content, cached: false })
     }
 
-    /// Writes the record and the list of files beside `files/`, all of it synced.
-    fn seal(dir: &Path, record: &Value) -> std::io::Result<Key> {
+    fn keep(&self, entry: Use) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// Writes the name, the record and the list of files beside `files/`, all of it synced.
+    fn seal(dir: &Path, name: &str, record: &Value) -> std::io::Result<Key> {
         let listing = Listing::of(&dir.join("files"), true)?;
         let text = listing.to_text();
-        for (name, text) in [("files.list", &text), ("record.json", &format!("{record:#}\n"))] {
-            let mut file = File::create(dir.join(name))?;
+        let record = format!("{record:#}\n");
+        for (file, text) in [("files.list", text.as_str()), ("record.json", &record), ("name", name)] {
+            let mut file = File::create(dir.join(file))?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
         }
@@ -252,24 +294,43 @@ impl Store {
     }
 
     /// An entry if it is there and whole; a damaged one is said and dropped.
-    fn open_entry(entry: &Path, watch: &Watch) -> std::io::Result<Option<Artifact>> {
-        let list = match fs::read_to_string(entry.join("files.list")) {
-            Ok(list) => list,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !entry.is_dir() => return Ok(None),
-            Err(_) => String::new(),
+    fn open_entry(&self, entry: &Path, watch: &Watch) -> std::io::Result<Option<Artifact>> {
+        let used = match Use::of(entry) {
+            Ok(used) => used,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let files = entry.join("files");
-        let listing = Listing::of(&files, false);
-        if let Ok(listing) = &listing
-            && listing.to_text() == list
-        {
-            return Ok(Some(Artifact { path: files, content: listing.key(), cached: true }));
+        if let Some(content) = sound(entry) {
+            self.keep(used);
+            return Ok(Some(Artifact { path: entry.join("files"), content, cached: true }));
         }
         let message =
             format!("the store's entry `{}` is damaged; it is dropped and made again", entry.display());
         watch.reporter.note(Level::Warning, &message);
-        fs::remove_dir_all(entry)?;
+        self.discard(entry)?;
         Ok(None)
+    }
+
+    /// Takes an entry away by one rename, so that no half of it is ever found, and removes it.
+    fn discard(&self, entry: &Path) -> std::io::Result<()> {
+        let work = self.scratch()?;
+        fs::rename(entry, work.path().join("dropped"))
+    }
+}
+
+/// The key of an entry's list of files, if its files are what the list says.
+fn sound(entry: &Path) -> Option<Key> {
+    let list = fs::read_to_string(entry.join("files.list")).ok()?;
+    let listing = Listing::of(&entry.join("files"), false).ok()?;
+    (listing.to_text() == list).then(|| listing.key())
+}
+
+/// Whether something was removed now or is gone already; not, if somebody is filling it.
+fn settled(result: std::io::Result<()>) -> std::io::Result<bool> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(true),
     }
 }
 

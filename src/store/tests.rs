@@ -75,7 +75,9 @@ fn a_damaged_entry_is_said_and_made_again() {
     for damage in ["files/dir/file", "files.list"] {
         fs::write(made.path.parent().unwrap().join(damage), "eight").unwrap();
         assert!(!store.get_or_make(&step, &watch).unwrap().cached, "{damage}");
-        assert!(notes.0.lock().unwrap().pop().unwrap().contains("is damaged"), "{damage}");
+        let said = std::mem::take(&mut *notes.0.lock().unwrap());
+        assert!(said[0].contains("is damaged"), "{damage}: {said:?}");
+        assert_eq!(said[1], "count count is made anew: its entry is no longer in the store");
     }
     fs::write(made.path.join("extra"), "").unwrap();
     assert!(!store.get_or_make(&step, &watch).unwrap().cached);
