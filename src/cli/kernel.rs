@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Context, Failure, Format};
-use crate::plan::kernel::{Built, Flavour, Line, Plan, Request};
+use crate::plan::kernel::{Built, Flavour, Plan, Request};
 use crate::step::human;
 use crate::version::Version;
 
@@ -61,7 +61,7 @@ pub(super) struct Kernel {
     /// The OCI layout the images are put into
     #[arg(long, short, value_name = "DIR", default_value = "out")]
     output: PathBuf,
-    /// Print the steps, their inputs and what is cached, and do nothing
+    /// Print the steps, their inputs and what is cached, and do nothing: `imgbuild plan` with the same arguments
     #[arg(long)]
     dry_run: bool,
     /// How the result is printed
@@ -72,15 +72,10 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
         let plan = self.selection.plan(context)?;
-        let store = context.store()?;
         if self.dry_run {
-            let lines = plan.outline(&store, &context.watch)?;
-            return match self.format {
-                Format::Text => context.print(&outline(&lines)),
-                Format::Json => context.print_json(&json!({ "steps": lines })),
-            };
+            return super::plan::print(&plan, false, self.format, context);
         }
-        let images = plan.run(&store, &self.output, &context.watch)?;
+        let images = plan.run(&context.store()?, &self.output, &context.watch)?;
         match self.format {
             Format::Text => context.print(&self.result(&images)),
             Format::Json => context.print_json(&json!({ "layout": self.output, "images": images })),
@@ -103,20 +98,4 @@ impl Kernel {
         let dir = self.output.display();
         text + &format!("\nwritten to `{dir}`, an OCI layout; next: imgbuild boot {dir}\n")
     }
-}
-
-/// The plan as a table.
-fn outline(lines: &[Line]) -> String {
-    let mut text = String::new();
-    for line in lines {
-        let state = match (line.cached, line.step) {
-            (true, _) => "cached",
-            (false, "assemble") => "each time",
-            (false, _) => "to do",
-        };
-        let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));
-        text +=
-            &format!("{:>9}  {:<44} {state:<9}{key}\n{:>9}  from {}\n", line.step, line.what, "", line.input);
-    }
-    text
 }

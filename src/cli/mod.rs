@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod fetch;
 mod kernel;
+mod plan;
 mod progress;
 mod settings;
 
@@ -18,10 +19,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::fetch::mirror::Mirrors;
 use crate::lock::{self, Lock};
+use crate::oci;
 use crate::recipe::{Catalogue, catalogue};
 use crate::step::{Cancel, Class, Diagnose, Level, Watch};
 use crate::store::Store;
-use crate::{oci, plan};
 use progress::Printer;
 use settings::Settings;
 
@@ -68,6 +69,8 @@ struct Global {
 enum Command {
     /// Build a kernel and its modules as two multi-architecture images
     Kernel(kernel::Kernel),
+    /// Tell the steps of a build, what is cached, and why the rest is not
+    Plan(plan::PlanCommand),
     /// Resolve and check a kernel configuration, without compiling
     Config(config::Config),
     /// Download and verify kernel sources, for building offline later
@@ -93,9 +96,9 @@ enum Format {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Plan(#[from] plan::Error),
+    Plan(#[from] crate::plan::Error),
     #[error(transparent)]
-    Boot(#[from] plan::boot::Error),
+    Boot(#[from] crate::plan::boot::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -254,6 +257,7 @@ pub fn main() -> ExitCode {
         let context = Context { global: cli.global, settings, watch, printer: printer.clone() };
         match cli.command {
             Command::Kernel(command) => command.run(&context),
+            Command::Plan(command) => command.run(&context),
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),

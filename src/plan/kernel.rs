@@ -28,7 +28,7 @@ use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
 use crate::recipe::{Catalogue, KernelRecipe};
 use crate::step::{Level, Step, Watch, hex};
-use crate::store::{Artifact, Store, Work};
+use crate::store::{Store, Work};
 use crate::version::Version;
 
 /// The licence of the kernel, as its COPYING names it.
@@ -92,21 +92,6 @@ pub struct Plan {
     pub jobs: usize,
 }
 
-/// One line of a plan, for `--dry-run`.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Line {
-    /// The step: fetch, compile, pack, assemble.
-    pub step: &'static str,
-    /// What it works on.
-    pub what: String,
-    /// Its key, or the sha256 of what it fetches; none where it hangs on a step that is still to be done.
-    pub key: Option<String>,
-    /// Where it comes from, or what goes into it.
-    pub input: String,
-    /// Whether it is in the store.
-    pub cached: bool,
-}
-
 /// One image as it stands in the layout.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
 pub struct Built {
@@ -167,14 +152,14 @@ impl Plan {
         host::require(&self.cells().flat_map(|cell| toolchain::requirements(cell.arch)).collect::<Vec<_>>())
     }
 
-    fn toolchains(&self, watch: &Watch) -> Result<BTreeMap<Arch, Value>, Error> {
+    pub(super) fn toolchains(&self, watch: &Watch) -> Result<BTreeMap<Arch, Value>, Error> {
         self.require_tools()?;
         let arches: BTreeSet<Arch> = self.cells().map(|cell| cell.arch).collect();
         let identity = |arch| Ok((arch, toolchain::identity(arch, &watch.cancel)?));
         arches.into_iter().map(identity).collect()
     }
 
-    fn compile<'a>(
+    pub(super) fn compile<'a>(
         &self,
         cell: &Cell,
         toolchain: &Value,
@@ -193,42 +178,12 @@ impl Plan {
     }
 
     /// The names of the images of a source, kernel first.
-    fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
+    pub(super) fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
         let tagged = |repository: &str| format!("{repository}:{}", pin.version);
         [
             (Role::Kernel, tagged(&self.recipe.kernel_image)),
             (Role::Modules, tagged(&self.recipe.modules_image)),
         ]
-    }
-
-    /// What would be done, and what is done already.
-    pub fn outline(&self, store: &Store, watch: &Watch) -> Result<Vec<Line>, Error> {
-        let toolchains = self.toolchains(watch)?;
-        let mut lines = Vec::new();
-        for (pin, cells) in &self.sources {
-            lines.push(Line {
-                step: "fetch",
-                what: pin.path.rsplit('/').next().unwrap_or(&pin.path).to_owned(),
-                key: Some(pin.sha256.clone()),
-                input: self.lock.source_url(pin).unwrap_or_else(|| pin.place.clone()),
-                cached: fetch::is_cached(&store.downloads(), pin),
-            });
-            for cell in cells {
-                let nowhere = || unreachable!("an outline runs no step");
-                let step = self.compile(cell, &toolchains[&cell.arch], &nowhere);
-                let (what, asked) =
-                    (format!("Linux {} {}", pin.version, cell.arch), cell.requested.requests().len());
-                let input = format!("{asked} symbols of {} on {}", self.recipe.name, self.recipe.base);
-                let cached = store.peek(step.kind(), step.key());
-                lines.push(Line { step: "compile", what, key: Some(step.key().to_string()), input, cached });
-            }
-            for (role, name) in self.image_names(pin) {
-                let platforms: Vec<_> = cells.iter().map(|cell| cell.arch.oci()).collect();
-                let input = format!("the {} of {}", role.name(), platforms.join(" and "));
-                lines.push(Line { step: "assemble", what: name, key: None, input, cached: false });
-            }
-        }
-        Ok(lines)
     }
 
     /// Builds everything and puts the images into the layout at `output`.
@@ -271,7 +226,7 @@ impl Plan {
             let site = || tree.site(cell, toolchains);
             let step = self.compile(cell, &toolchains[&cell.arch], &site);
             let kernel = store.get_or_make(&step, watch)?;
-            let facts: Facts = read_facts(&kernel)?;
+            let facts: Facts = read_facts(&kernel.path)?;
             self.tell_absences(&facts, cell, watch);
             let config = fs::read(kernel.path.join("boot").join(format!("config-{}", facts.release)))?;
             let config_digest = format!("sha256:{}", hex(&Sha256::digest(&config)));
@@ -467,6 +422,6 @@ pub(super) fn accepted(recipe: &KernelRecipe) -> Vec<Accepted> {
     recipe.absent.iter().flat_map(of).collect()
 }
 
-fn read_facts(kernel: &Artifact) -> std::io::Result<Facts> {
-    Ok(serde_json::from_str(&fs::read_to_string(kernel.path.join("kernel.json"))?)?)
+pub(super) fn read_facts(kernel: &Path) -> std::io::Result<Facts> {
+    Ok(serde_json::from_str(&fs::read_to_string(kernel.join("kernel.json"))?)?)
 }

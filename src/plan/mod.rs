@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod config;
 pub mod kernel;
+pub mod outline;
 mod pack;
 
 use std::collections::BTreeSet;

@@ -234,6 +234,13 @@ impl Store {
         self.entry(kind, key).is_dir()
     }
 
+    /// Where the files of an artifact are and the key of their list, without looking whether they are sound.
+    pub fn look(&self, kind: &str, key: Key) -> Option<(PathBuf, Key)> {
+        let entry = self.entry(kind, key);
+        let list = fs::read_to_string(entry.join("files.list")).ok()?;
+        Some((entry.join("files"), Listing::of_text(&list).key()))
+    }
+
     fn entry(&self, kind: &str, key: Key) -> PathBuf {
         self.root.join("artifacts").join(kind).join(key.to_string())
     }
