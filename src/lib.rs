@@ -6,6 +6,7 @@
 pub mod arch;
 pub mod boot;
 pub mod cli;
+pub mod digests;
 pub mod document;
 pub mod fetch;
 pub mod host;

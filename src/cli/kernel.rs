@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Context, Failure, Format};
+use crate::digests::Verdict;
+use crate::plan::digests;
 use crate::plan::kernel::{Built, Flavour, Plan, Request};
+use crate::recipe::Catalogue;
 use crate::step::human;
 use crate::version::Version;
 
@@ -25,6 +28,9 @@ pub(super) struct Selection {
     /// A recipe in a file of your own
     #[arg(long, value_name = "PATH", conflicts_with = "flavour")]
     recipe: Option<PathBuf>,
+    /// Fail if an image does not come to its recorded digest
+    #[arg(long)]
+    locked: bool,
     /// How many jobs make runs at once [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -75,7 +81,9 @@ impl Kernel {
         if self.dry_run {
             return super::plan::print(&plan, false, self.format, context);
         }
-        let images = plan.run(&context.store()?, &self.output, &context.watch)?;
+        let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
+        let locked = self.selection.locked;
+        let images = plan.run(&context.store()?, &self.output, &recorded, locked, &context.watch)?;
         match self.format {
             Format::Text => context.print(&self.result(&images)),
             Format::Json => context.print_json(&json!({ "layout": self.output, "images": images })),
@@ -87,12 +95,13 @@ impl Kernel {
         for image in images {
             text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
             for platform in &image.platforms {
-                text += &format!(
-                    "  {:<7} {}  {}\n",
-                    platform.architecture,
-                    platform.digest,
-                    human(platform.size)
-                );
+                let recorded = match platform.recorded {
+                    Verdict::Same => "as recorded",
+                    Verdict::None => "no digest recorded to compare with",
+                    Verdict::Differs { .. } => "NOT as recorded",
+                };
+                let size = human(platform.size);
+                text += &format!("  {:<7} {}  {size}  {recorded}\n", platform.architecture, platform.digest);
             }
         }
         let dir = self.output.display();

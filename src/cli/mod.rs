@@ -3,6 +3,7 @@
 mod boot;
 mod cache;
 mod config;
+mod digests;
 mod doctor;
 mod fetch;
 mod kernel;
@@ -77,6 +78,8 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
+    /// Build images and compare them with the recorded digests, or record them
+    Digests(digests::DigestsCommand),
     /// Look at the store, clean it up, check it
     Cache(cache::Cache),
     /// Say what this host lacks, and the one command that brings it
@@ -261,6 +264,7 @@ pub fn main() -> ExitCode {
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
+            Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
         }

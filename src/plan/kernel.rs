@@ -13,9 +13,10 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Error;
 use super::pack::{Pack, PackedLayer, Role};
+use super::{Error, digests};
 use crate::arch::Arch;
+use crate::digests::{Digests, Entry, HOST, Verdict};
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
 use crate::fetch::unpack::{Source, unpack};
@@ -112,6 +113,8 @@ pub struct Platform {
     pub digest: String,
     /// The size of its layer, compressed, in bytes.
     pub size: u64,
+    /// How its digest compares with the recorded one.
+    pub recorded: Verdict,
 }
 
 impl Plan {
@@ -186,10 +189,30 @@ impl Plan {
         ]
     }
 
-    /// Builds everything and puts the images into the layout at `output`.
-    pub fn run(&self, store: &Store, output: &Path, watch: &Watch) -> Result<Vec<Built>, Error> {
+    /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
+    /// recorded.
+    pub fn run(
+        &self,
+        store: &Store,
+        output: &Path,
+        recorded: &Digests,
+        locked: bool,
+        watch: &Watch,
+    ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before an hour of work.
         Layout::check_output(output)?;
+        let sources = self.build(store, watch)?;
+        let platforms: Vec<_> = sources.iter().flat_map(|source| source.platforms(recorded)).collect();
+        digests::judge(
+            &platforms.iter().map(|(name, platform)| (*name, platform)).collect::<Vec<_>>(),
+            locked,
+            watch,
+        )?;
+        self.assemble(&sources, recorded, output)
+    }
+
+    /// Builds everything, or finds it in the store.
+    pub(super) fn build(&self, store: &Store, watch: &Watch) -> Result<Vec<SourceImages<'_>>, Error> {
         let toolchains = self.toolchains(watch)?;
         std::thread::scope(|scope| {
             // The next sources come while the first one is being built; whoever needs them fetches again and
@@ -203,7 +226,7 @@ impl Plan {
             for (pin, cells) in &self.sources {
                 images.push(self.build_source(pin, cells, &toolchains, store, watch)?);
             }
-            self.assemble(&images, output)
+            Ok(images)
         })
     }
 
@@ -249,8 +272,10 @@ impl Plan {
                 labels.insert("io.imgbuild.kernel.config".into(), config_digest.clone());
                 labels.insert("io.imgbuild.architecture".into(), cell.arch.name().into());
                 let image = image(cell.arch, facts.epoch, &layer.packed, &labels);
+                let digest = image.manifest.descriptor.digest().as_ref();
+                let recorded = Entry::new(&name, cell.arch.oci(), HOST, digest, &step.record());
                 let entry = members.entry(name).or_insert_with(|| (role, facts.release.clone(), Vec::new()));
-                entry.2.push(Member { arch: cell.arch, image, layer });
+                entry.2.push(Member { arch: cell.arch, image, layer, entry: recorded });
             }
         }
         Ok(SourceImages { pin, members })
@@ -305,7 +330,12 @@ impl Plan {
     }
 
     /// Writes all blobs, then gives all images their names at once.
-    fn assemble(&self, sources: &[SourceImages<'_>], output: &Path) -> Result<Vec<Built>, Error> {
+    fn assemble(
+        &self,
+        sources: &[SourceImages<'_>],
+        recorded: &Digests,
+        output: &Path,
+    ) -> Result<Vec<Built>, Error> {
         let layout = Layout::create(output)?;
         let (mut names, mut built) = (Vec::new(), Vec::new());
         for source in sources {
@@ -315,11 +345,7 @@ impl Plan {
                     layout.add_file(&format!("sha256:{}", member.layer.packed.digest), &member.layer.path)?;
                     layout.add(&member.image.config)?;
                     layout.add(&member.image.manifest)?;
-                    platforms.push(Platform {
-                        architecture: member.arch.oci(),
-                        digest: member.image.manifest.descriptor.digest().to_string(),
-                        size: member.layer.packed.size,
-                    });
+                    platforms.push(member.platform(recorded));
                 }
                 let manifests: Vec<_> =
                     members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
@@ -339,9 +365,25 @@ impl Plan {
 }
 
 /// The images of one source: by name, with role, release and a member per platform.
-struct SourceImages<'p> {
+pub(super) struct SourceImages<'p> {
     pin: &'p KernelPin,
     members: BTreeMap<String, (Role, String, Vec<Member>)>,
+}
+
+impl SourceImages<'_> {
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().flat_map(|(_, _, members)| members)
+    }
+
+    /// What may be recorded of them.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.members().map(|member| &member.entry)
+    }
+
+    /// Each platform with its image's name.
+    fn platforms(&self, recorded: &Digests) -> impl Iterator<Item = (&str, Platform)> {
+        self.members().map(|member| (member.entry.image.as_str(), member.platform(recorded)))
+    }
 }
 
 /// One platform of an image.
@@ -349,6 +391,18 @@ struct Member {
     arch: Arch,
     image: Image,
     layer: PackedLayer,
+    entry: Entry,
+}
+
+impl Member {
+    fn platform(&self, recorded: &Digests) -> Platform {
+        Platform {
+            architecture: self.arch.oci(),
+            digest: self.entry.digest.clone(),
+            size: self.layer.packed.size,
+            recorded: recorded.compare(&self.entry),
+        }
+    }
 }
 
 /// A source that is fetched and unpacked when the first kernel needs it, and shared by the others.
