@@ -70,15 +70,23 @@ impl Cache {
 fn list(context: &Context, format: Format) -> Result<(), Failure> {
     let store = context.store()?;
     let items = store.items()?;
-    let total: u64 = items.iter().map(|item| item.size).sum();
+    let caches = store.tool_caches()?;
+    let total: u64 = items.iter().map(|item| item.size).chain(caches.iter().map(|(_, size)| *size)).sum();
     let names = Names::of(context);
     match format {
         Format::Json => {
             let entries: Vec<_> = items.iter().map(|item| names.json(item)).collect();
-            context.print_json(&json!({ "store": store.root(), "entries": entries, "size": total }))
+            let caches: Vec<_> =
+                caches.iter().map(|(name, size)| json!({"name": name, "size": size})).collect();
+            context.print_json(&json!({
+                "store": store.root(), "entries": entries, "caches": caches, "size": total,
+            }))
         }
         Format::Text => {
             let mut text: String = items.iter().map(|item| names.line(item)).collect();
+            for (name, size) in &caches {
+                text += &format!("{name:<23}  {:<48} {:>9}\n", "(has a limit of its own)", human(*size));
+            }
             text += &format!("{} in {}\n", counted(items.len()), store.root().display());
             context.print(&format!("{text}{} in all\n", human(total)))
         }

@@ -27,6 +27,8 @@ pub use upkeep::{Collected, Item, Leftover, Limits, Verified};
 
 /// The layout of the store; a store of another format is refused.
 const FORMAT: &str = "imgbuild store 1\n";
+/// The directories of a store that are its own.
+const ROOMS: [&str; 6] = ["downloads", "artifacts", "records", "locks", "logs", "work"];
 /// What the format file is called before it is whole.
 const NEW_FORMAT: &str = "format-";
 
@@ -130,7 +132,7 @@ impl Store {
 
     /// Opens the store at `root`, making it if it is not there, and clears what dead processes left half-made.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for dir in ["downloads", "artifacts", "records", "locks", "logs", "work"] {
+        for dir in ROOMS {
             // The format file comes first, so that a store of another format is left as it is.
             Self::check_format(root)?;
             fs::create_dir_all(root.join(dir))?;

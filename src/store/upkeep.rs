@@ -93,6 +93,14 @@ impl Store {
         Ok(items)
     }
 
+    /// The caches that tools keep for themselves (a compiler's), each with its name and size. They have limits of
+    /// their own.
+    pub fn tool_caches(&self) -> Result<Vec<(String, u64)>, Error> {
+        let foreign = |path: &PathBuf| path.is_dir() && !super::ROOMS.contains(&file_name(path).as_str());
+        let found = entries(&self.root)?.into_iter().filter(foreign);
+        Ok(found.map(|path| Ok((file_name(&path), size(&path)?))).collect::<std::io::Result<_>>()?)
+    }
+
     /// Removes what is beyond the limits, least recently used first, and what nobody needs. With `dry_run`, only
     /// says what it would be. What a running imgbuild uses stays.
     pub fn collect(&self, limits: &Limits, dry_run: bool) -> Result<Collected, Error> {
