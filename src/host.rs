@@ -1,5 +1,6 @@
 //! The programs of this host that imgbuild starts, and the Debian packages that bring them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -7,23 +8,32 @@ use crate::sandbox;
 use crate::step::{Class, Diagnose};
 
 /// A program that some work needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tool {
     /// Name on `PATH`, or an absolute path of a file (a header) that must exist.
-    pub program: &'static str,
+    pub program: Cow<'static, str>,
     /// Debian and Ubuntu package that brings it.
-    pub package: &'static str,
+    pub package: Cow<'static, str>,
     /// What it is needed for, in a few words.
     pub why: &'static str,
 }
 
 impl Tool {
+    /// A program, the package that brings it, and what it is needed for.
+    pub fn new(
+        program: impl Into<Cow<'static, str>>,
+        package: impl Into<Cow<'static, str>>,
+        why: &'static str,
+    ) -> Self {
+        Self { program: program.into(), package: package.into(), why }
+    }
+
     /// Whether this host has it.
     pub fn is_present(&self) -> bool {
         if self.program.starts_with('/') {
-            fs_err::metadata(self.program).is_ok()
+            fs_err::metadata(&*self.program).is_ok()
         } else {
-            sandbox::find(self.program).is_some()
+            sandbox::find(&self.program).is_some()
         }
     }
 }
@@ -39,8 +49,8 @@ impl Missing {
     }
 
     /// The packages that bring them, sorted.
-    pub fn packages(&self) -> Vec<&'static str> {
-        let packages: BTreeSet<_> = self.0.iter().map(|tool| tool.package).collect();
+    pub fn packages(&self) -> Vec<&str> {
+        let packages: BTreeSet<_> = self.0.iter().map(|tool| &*tool.package).collect();
         packages.into_iter().collect()
     }
 
@@ -72,9 +82,9 @@ impl Diagnose for Missing {
 
 /// Fails with everything of `tools` that is not here.
 pub fn require(tools: &[Tool]) -> Result<(), Missing> {
-    let mut missing: Vec<Tool> = tools.iter().filter(|tool| !tool.is_present()).copied().collect();
+    let mut missing: Vec<Tool> = tools.iter().filter(|tool| !tool.is_present()).cloned().collect();
     missing.sort_unstable();
-    missing.dedup_by_key(|tool| tool.program);
+    missing.dedup_by(|a, b| a.program == b.program);
     if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
 }
 
@@ -84,7 +94,7 @@ mod tests {
 
     #[test]
     fn all_that_is_missing_is_named_once_with_one_command() {
-        let tool = |program, package| Tool { program, package, why: "a test" };
+        let tool = |program: &'static str, package: &'static str| Tool::new(program, package, "a test");
         let tools =
             [tool("sh", "dash"), tool("no-b", "pack-b"), tool("no-a", "pack-a"), tool("no-a", "pack-a")];
         let missing = require(&tools).unwrap_err();

@@ -1,7 +1,7 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
 //! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, then
-//! `fetch`, `kernel`, `oci` and `store`, then `lock`, `recipe`, `sandbox` and `step`.
+//! `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
 
 pub mod arch;
 pub mod boot;
@@ -17,4 +17,5 @@ pub mod recipe;
 pub mod sandbox;
 pub mod step;
 pub mod store;
+pub mod tree;
 pub mod version;

@@ -1,10 +1,15 @@
 //! The lock: every input's place and sha256, and the assembly number.
 
+pub mod edit;
+pub mod trees;
+
 use std::collections::BTreeMap;
 
+use crate::arch::Arch;
 use crate::document::{Document, Fields, Mistakes, list};
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
+use trees::TreePin;
 
 /// The assembly number this program writes: it counts changes of layer framing, encoder and image layout.
 pub const ASSEMBLY: u64 = 1;
@@ -40,7 +45,9 @@ pub struct KernelPin {
 pub struct Lock {
     name: String,
     places: BTreeMap<String, Base>,
+    snapshots: BTreeMap<String, String>,
     kernels: Vec<KernelPin>,
+    trees: Vec<TreePin>,
 }
 
 /// A request that the lock cannot answer.
@@ -89,7 +96,7 @@ impl Diagnose for Error {
 impl Lock {
     /// Parses the text of the lock called `name`.
     pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
-        let (places, kernels) = Document::new(name, text).read(|top| {
+        let (places, snapshots, kernels, trees) = Document::new(name, text).read(|top| {
             if let Some(number) = top.number("assembly")
                 && number != ASSEMBLY
             {
@@ -113,14 +120,36 @@ impl Lock {
                 kernels.push(pin);
             }
             kernels.sort_by(|a, b| a.version.cmp(&b.version));
-            (places, kernels)
+            let trees = top.tables("tree", trees::read).into_iter().flatten().collect();
+            (places, snapshots(top), kernels, trees)
         })?;
-        Ok(Self { name: name.to_owned(), places, kernels })
+        Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees })
+    }
+
+    /// What messages call it: its path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes a pin in that was verified elsewhere; the file is not changed.
+    pub fn admit(&mut self, pin: KernelPin) {
+        self.kernels.push(pin);
+        self.kernels.sort_by(|a, b| a.version.cmp(&b.version));
     }
 
     /// The base of a place. Every pin's place has one.
     pub fn place(&self, name: &str) -> Option<&Base> {
         self.places.get(name)
+    }
+
+    /// Where a place is to be had as of a moment, if it has a service for that.
+    pub fn snapshot(&self, place: &str, moment: &str) -> Option<String> {
+        Some(self.snapshots.get(place)?.replace(DATE, moment))
+    }
+
+    /// The pinned package set of a tree that runs on `arch`.
+    pub fn tree(&self, name: &str, arch: Arch) -> Option<&TreePin> {
+        self.trees.iter().find(|pin| pin.name == name && pin.arch == arch)
     }
 
     /// The names of all places.
@@ -160,6 +189,23 @@ pub fn join(base: &str, path: &str) -> String {
     format!("{}/{path}", base.trim_end_matches('/'))
 }
 
+/// What stands for the moment in the URL of a snapshot service.
+const DATE: &str = "{date}";
+
+/// Reads the URLs of snapshot services.
+fn snapshots(top: &Fields<'_>) -> BTreeMap<String, String> {
+    let texts = top.named_texts("snapshots");
+    for (_, url) in texts.iter().filter(|(_, url)| !url.value.contains(DATE)) {
+        top.mistake(url, format!("the URL of a snapshot service holds `{DATE}`"), None);
+    }
+    texts.into_iter().map(|(place, url)| (place, url.value)).collect()
+}
+
+/// Whether this is a sha256 as the lock writes it.
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<KernelPin> {
     let version = fields.parsed("version");
     let place = fields.required("place");
@@ -174,7 +220,7 @@ fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<Kernel
         fields.mistake(place, format!("unknown place `{}`", place.value), Some(help));
     }
     if let Some(digest) = &sha256
-        && !(digest.value.len() == 64 && digest.value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        && !is_sha256(&digest.value)
     {
         fields.mistake(digest, "a sha256 is 64 lower-case hexadecimal digits", None);
     }

@@ -186,6 +186,15 @@ pub fn human(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// How an artifact is looked at before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Every file is read and hashed.
+    Bytes,
+    /// Sizes and times of files are looked at; where they are not as they were, every file is read.
+    Stamps,
+}
+
 /// A piece of work whose result is a directory and depends on its record alone.
 pub trait Step {
     /// What can go wrong in `run`.
@@ -196,6 +205,11 @@ pub trait Step {
 
     /// The canonical account of all that can change the result.
     fn record(&self) -> Value;
+
+    /// How the artifact is checked when it is used.
+    fn check(&self) -> Check {
+        Check::Bytes
+    }
 
     /// Fills `out`, an empty directory, with the artifact.
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), Self::Error>;

@@ -172,7 +172,8 @@ impl Diagnose for Error {
             Self::Io(error) => io_hint(error),
             Self::WrongKernel { .. } => Some("`--arch` names the kernel's architecture".into()),
             Self::NoPvh { .. } => {
-                Some("Firecracker boots it; for QEMU the kernel needs PVH=y (5.0 and later)".into())
+                Some("Firecracker boots it; for QEMU the kernel needs PVH=y (5.0 and later), or to be built here: the store then \
+                 has its bzImage".into())
             }
             Self::UnknownModules { unknown, .. } => {
                 let near: Vec<_> = unknown.iter().flat_map(|(_, near)| near).map(String::as_str).collect();

@@ -45,6 +45,8 @@ pub struct Request {
     pub arch: Arch,
     /// `boot/vmlinux` as the images have it: an ELF on `x86_64`, an Image on arm64.
     pub kernel: PathBuf,
+    /// The same kernel as a bzImage: booted where `kernel` has no PVH note, since QEMU has no other way into an ELF.
+    pub bz_image: Option<PathBuf>,
     /// The unpacked root of the modules volume: `lib/modules/V` and the links into it.
     pub modules: Option<PathBuf>,
     /// Modules to load from the volume; `-` and `_` mean the same.
@@ -108,9 +110,9 @@ pub fn requirements(arch: Arch) -> Vec<Tool> {
         Arch::Arm64 => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     };
     vec![
-        Tool { program, package, why: "runs the guest" },
-        Tool { program: disk::mke2fs(), package: "e2fsprogs", why: "makes its disks" },
-        Tool { program: compiler.0, package: compiler.1, why: "compiles its init" },
+        Tool::new(program, package, "runs the guest"),
+        Tool::new(disk::mke2fs(), "e2fsprogs", "makes its disks"),
+        Tool::new(compiler.0, compiler.1, "compiles its init"),
     ]
 }
 
@@ -118,7 +120,13 @@ pub fn requirements(arch: Arch) -> Vec<Tool> {
 pub fn boot(request: &Request, work: &Path, watch: &Watch) -> Result<Report, Error> {
     host::require(&requirements(request.arch))?;
     let kernel = fs::canonicalize(&request.kernel)?;
-    header::check(&fs::read(&kernel)?, request.arch, &kernel)?;
+    let kernel = match (header::check(&fs::read(&kernel)?, request.arch, &kernel), &request.bz_image) {
+        (Err(Error::NoPvh { .. }), Some(bz_image)) => {
+            watch.reporter.note(Level::Info, "no PVH note: the bzImage beside it is booted instead");
+            fs::canonicalize(bz_image)?
+        }
+        (checked, _) => checked.map(|()| kernel)?,
+    };
     let volume = request.modules.as_deref().map(Volume::read).transpose()?;
     let wanted = volume::wanted(&request.load, volume.as_ref())?;
 

@@ -81,6 +81,7 @@ impl Boot {
         let request = Request {
             arch,
             kernel: PathBuf::new(),
+            bz_image: None,
             modules: None,
             load: self.load.clone(),
             timeout: Duration::from_secs(self.timeout),

@@ -9,15 +9,20 @@ use crate::version::Version;
 /// Download and verify kernel sources, for building offline later
 #[derive(Debug, Args)]
 pub(super) struct Fetch {
-    /// A pinned version (5.10.262), or a series (5.10) for its newest pinned one
+    /// A version (5.10.262), or a series (5.10) for its newest pinned one
     #[arg(value_name = "VERSION", required = true)]
     versions: Vec<Version>,
+    /// Fail on versions that the lock does not pin, instead of verifying them by their signatures
+    #[arg(long)]
+    locked: bool,
 }
 
 impl Fetch {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let lock = context.lock(&context.catalogue())?;
+        let catalogue = context.catalogue();
+        let lock = context.lock(&catalogue)?;
         let mirrors = context.mirrors(&lock)?;
+        let lock = context.admit(lock, &self.versions, &catalogue, &mirrors, self.locked)?;
         let store = context.store()?;
         for version in &self.versions {
             let pin = lock.kernel(version)?;

@@ -13,7 +13,7 @@ use crate::version::Version;
 /// Which kernels: shared by the commands that name some.
 #[derive(Debug, Args)]
 pub(super) struct Selection {
-    /// A pinned version (5.10.262), or a series (5.10) for its newest pinned one
+    /// A version (5.10.262), or a series (5.10) for its newest pinned one
     #[arg(value_name = "VERSION", required = true)]
     versions: Vec<Version>,
     /// `x86_64` (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
@@ -25,6 +25,12 @@ pub(super) struct Selection {
     /// A recipe in a file of your own
     #[arg(long, value_name = "PATH", conflicts_with = "flavour")]
     recipe: Option<PathBuf>,
+    /// A toolchain of the catalogue, or `host` for this machine's own tools [default: the series']
+    #[arg(long, value_name = "NAME", env = "IMGBUILD_TOOLCHAIN", hide_env_values = true)]
+    toolchain: Option<String>,
+    /// Fail on versions that the lock does not pin, instead of verifying them by their signatures
+    #[arg(long)]
+    locked: bool,
     /// How many jobs make runs at once [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -41,9 +47,16 @@ impl Selection {
             (Some(name), None) => Flavour::Named(name.clone()),
             (None, None) => Flavour::Default,
         };
+        let series = flavour.recipe(&catalogue)?.series;
+        // What the recipe is not made for is refused by the plan: no need to verify it.
+        let fits = |version: &&Version| series.contains(&version.series());
+        let versions: Vec<Version> = self.versions.iter().filter(fits).cloned().collect();
+        let lock = context.admit(lock, &versions, &catalogue, &mirrors, self.locked)?;
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or_else(processors, usize::from);
-        let request = Request { versions: self.versions.clone(), arches: self.arch.clone(), flavour };
+        let (versions, arches, toolchain) =
+            (self.versions.clone(), self.arch.clone(), self.toolchain.clone());
+        let request = Request { versions, arches, flavour, toolchain };
         Ok(Plan::new(&request, &catalogue, lock, mirrors, jobs, &context.watch)?)
     }
 }

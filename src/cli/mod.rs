@@ -5,8 +5,10 @@ mod config;
 mod doctor;
 mod fetch;
 mod kernel;
+mod lock;
 mod progress;
 mod settings;
+mod tree;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::fetch::mirror::Mirrors;
-use crate::lock::{self, Lock};
+use crate::lock::{self as lock_room, Lock};
 use crate::recipe::{Catalogue, catalogue};
 use crate::step::{Cancel, Class, Diagnose, Level, Watch};
 use crate::store::Store;
@@ -52,7 +54,7 @@ struct Global {
     /// The cache of downloads, artifacts and logs [default: $`XDG_CACHE_HOME/imgbuild`]
     #[arg(long, global = true, value_name = "DIR", env = "IMGBUILD_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
-    /// A directory with recipes/ and kconfigs/ [default: the current one if it has them, else the built-in set]
+    /// A directory with recipes/, kconfigs/ and keys/ [default: the current one if it has them, else the built-in set]
     #[arg(long, global = true, value_name = "DIR", env = "IMGBUILD_CATALOGUE", hide_env_values = true)]
     catalogue: Option<PathBuf>,
     /// The lock with the pinned inputs [default: recipes/imgbuild.lock of the catalogue]
@@ -71,6 +73,10 @@ enum Command {
     Config(config::Config),
     /// Download and verify kernel sources, for building offline later
     Fetch(fetch::Fetch),
+    /// Make toolchains' root trees, for building offline later
+    Tree(tree::Tree),
+    // Its help has two lengths, both with the arguments.
+    Lock(lock::LockCommand),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
     /// Say what this host lacks, and the one command that brings it
@@ -93,6 +99,8 @@ enum Failure {
     Plan(#[from] plan::Error),
     #[error(transparent)]
     Boot(#[from] plan::boot::Error),
+    #[error(transparent)]
+    Lock(#[from] plan::lock::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error(transparent)]
@@ -112,13 +120,14 @@ macro_rules! by_way_of_plan {
     };
 }
 
-by_way_of_plan!(oci::Error, crate::store::Error, crate::host::Missing, lock::Error);
+by_way_of_plan!(oci::Error, crate::store::Error, crate::host::Missing, lock_room::Error);
 
 impl Failure {
     fn inner(&self) -> Option<&dyn Diagnose> {
         match self {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
+            Self::Lock(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. } | Self::Io(_) => None,
         }
@@ -180,7 +189,7 @@ impl Context {
             message: error.to_string(),
             hint: "--lock names a file; --catalogue a directory that has recipes/imgbuild.lock".into(),
         })?;
-        Ok(Lock::parse(&name, &text).map_err(lock::Error::from)?)
+        Ok(Lock::parse(&name, &text).map_err(lock_room::Error::from)?)
     }
 
     /// The mirrors named on the command line, in the environment and in the settings, strongest first.
@@ -248,6 +257,8 @@ pub fn main() -> ExitCode {
             Command::Kernel(command) => command.run(&context),
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
+            Command::Tree(command) => command.run(&context),
+            Command::Lock(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
         }

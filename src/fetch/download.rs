@@ -20,6 +20,8 @@ const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 /// After so long without a byte a connection counts as broken.
 const STALL: Duration = Duration::from_secs(60);
+/// How long a server may take to say whether it has something.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a waiting download looks whether it should stop.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -49,36 +51,50 @@ pub(super) fn download(
     progress: &dyn Progress,
     watch: &Watch,
 ) -> Result<u64, Error> {
-    let client = client()?;
     let mut sum = resume(part, watch)?;
     let mut resumed = sum.size > 0;
+    loop {
+        receive(&pin.place, url, part, &mut sum, u64::MAX, progress, watch)?;
+        match sum.clone().check(pin, url) {
+            Ok(size) => return Ok(size),
+            // What an earlier run left may have been damaged on disk: once more from the start.
+            Err(Error::Mismatch { .. }) if resumed => {
+                watch.reporter.note(Level::Info, "the resumed download has another hash: fetching it anew");
+                fs::remove_file(part)?;
+                (sum, resumed) = (Sum::default(), false);
+            }
+            Err(error) => {
+                fs::remove_file(part)?;
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Asks until the whole file is in `part` or it is no use to go on; `sum` goes on from what is there.
+pub(super) fn receive(
+    place: &str,
+    url: &str,
+    part: &Path,
+    sum: &mut Sum,
+    limit: u64,
+    progress: &dyn Progress,
+    watch: &Watch,
+) -> Result<(), Error> {
+    let client = client()?;
     let mut failures = 0;
     loop {
         let before = sum.size;
-        match attempt(&client, url, part, &mut sum, progress, watch) {
-            Ok(()) => match sum.clone().check(pin, url) {
-                Ok(size) => return Ok(size),
-                // What an earlier run left may have been damaged on disk: once more from the start.
-                Err(Error::Mismatch { .. }) if resumed => {
-                    watch
-                        .reporter
-                        .note(Level::Info, "the resumed download has another hash: fetching it anew");
-                    fs::remove_file(part)?;
-                    (sum, resumed) = (Sum::default(), false);
-                }
-                Err(error) => {
-                    fs::remove_file(part)?;
-                    return Err(error);
-                }
-            },
+        match attempt(&client, url, part, sum, limit, progress, watch) {
+            Ok(()) => return Ok(()),
             Err(Broken::Gone(status)) => {
-                return Err(Error::Gone { place: pin.place.clone(), url: url.to_owned(), status });
+                return Err(Error::Gone { place: place.to_owned(), url: url.to_owned(), status });
             }
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Retry(reason)) => {
                 failures = if sum.size > before { 1 } else { failures + 1 };
                 if failures >= ATTEMPTS {
-                    let (place, url) = (pin.place.clone(), url.to_owned());
+                    let (place, url) = (place.to_owned(), url.to_owned());
                     return Err(Error::Unreachable { place, url, reason, attempts: failures });
                 }
                 watch.reporter.note(Level::Info, &format!("{url}: {reason}; trying again"));
@@ -94,6 +110,24 @@ fn client() -> Result<Client, Error> {
     let builder = Client::builder().user_agent(concat!("imgbuild/", env!("CARGO_PKG_VERSION")));
     let built = builder.connect_timeout(Duration::from_secs(20)).timeout(None).build();
     built.map_err(|error| Error::Io(std::io::Error::other(error)))
+}
+
+/// Whether a server answers for this URL; else why not.
+pub(super) fn answers(url: &str, watch: &Watch) -> Result<(), String> {
+    let client = client().map_err(|error| error.to_string())?;
+    let request = client.head(url).timeout(PATIENCE);
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || drop(sender.send(request.send())));
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(Ok(response)) if response.status().is_success() => return Ok(()),
+            Ok(Ok(response)) => return Err(response.status().to_string()),
+            Ok(Err(error)) => return Err(because(&error)),
+            Err(_) if watch.cancel.is_cancelled() => return Err("interrupted".into()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err("the connection ended".into()),
+        }
+    }
 }
 
 /// The hash of what an earlier run left.
@@ -131,6 +165,7 @@ fn attempt(
     url: &str,
     part: &Path,
     sum: &mut Sum,
+    limit: u64,
     progress: &dyn Progress,
     watch: &Watch,
 ) -> Result<(), Broken> {
@@ -149,6 +184,9 @@ fn attempt(
                 last_heard = Instant::now();
                 match heard {
                     Heard::Head(status, start) => file = Some(open(status, start, part, sum)?),
+                    Heard::Bytes(bytes) if sum.size + bytes.len() as u64 > limit => {
+                        return Err(Broken::Final(Error::TooLarge { from: url.to_owned(), limit }));
+                    }
                     Heard::Bytes(bytes) => {
                         file.as_mut().expect("a body comes after its head").write_all(&bytes)?;
                         sum.add(&bytes);

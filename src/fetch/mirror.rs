@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::lock::{Base, KernelPin, Lock, join};
 use crate::sandbox::Command;
-use crate::step::Cancel;
+use crate::step::{Cancel, Level, Watch};
 
 use super::Error;
 
@@ -39,21 +39,60 @@ impl Mirrors {
         format!("IMGBUILD_MIRROR_{}", place.chars().map(upper).collect::<String>())
     }
 
+    /// Where a place's files are: a mirror named for it, else its own base.
+    fn base(&self, lock: &Lock, place: &str) -> Result<String, Error> {
+        let apt = |label: &str| {
+            let missing = || Error::NoMirror { place: place.to_owned(), label: label.to_owned() };
+            apt_mirror(label).ok_or_else(missing)
+        };
+        match (self.0.get(place), lock.place(place)) {
+            // The lock's own word for "what apt here uses" is good for a mirror, too.
+            (Some(mirror), _) => mirror.strip_prefix("apt:").map_or_else(|| Ok(mirror.clone()), apt),
+            (None, Some(Base::Url(url))) => Ok(url.clone()),
+            (None, Some(Base::Apt(label))) => apt(label),
+            (None, None) => Err(Error::NoPlace { place: place.to_owned() }),
+        }
+    }
+
+    /// Where an archive is as of a moment: at the mirror named for it; else the first of its snapshot service and its
+    /// own base that answers `probe`, a path below it.
+    pub fn archive(
+        &self,
+        lock: &Lock,
+        place: &str,
+        moment: &str,
+        probe: &str,
+        watch: &Watch,
+    ) -> Result<String, Error> {
+        let Some(dated) = lock.snapshot(place, moment).filter(|_| !self.0.contains_key(place)) else {
+            return self.base(lock, place);
+        };
+        let Err(reason) = super::download::answers(&join(&dated, probe), watch) else { return Ok(dated) };
+        let Ok(base) = self.base(lock, place) else {
+            let url = join(&dated, probe);
+            return Err(Error::Unreachable { place: place.to_owned(), url, reason, attempts: 1 });
+        };
+        // The last cause says enough; before it the URL stands once more.
+        let cause = reason.rsplit(": ").next().unwrap_or(&reason);
+        let message = format!("`{dated}` cannot be had ({cause}): {place} is taken from its usual place");
+        watch.reporter.note(Level::Info, &message);
+        Ok(base)
+    }
+
     /// Where the file of a pin is.
     pub fn locate(&self, lock: &Lock, pin: &KernelPin) -> Result<Location, Error> {
-        let base = match (self.0.get(&pin.place), lock.place(&pin.place)) {
-            (Some(mirror), _) => mirror.clone(),
-            (None, Some(Base::Url(url))) => url.clone(),
-            (None, Some(Base::Apt(label))) => apt_mirror(label)
-                .ok_or_else(|| Error::NoMirror { place: pin.place.clone(), label: label.clone() })?,
-            (None, None) => unreachable!("the lock refuses pins of unknown places"),
-        };
+        self.find(lock, &pin.place, &pin.path)
+    }
+
+    /// Where the file with this path below a place of the lock is.
+    pub fn find(&self, lock: &Lock, place: &str, file: &str) -> Result<Location, Error> {
+        let base = self.base(lock, place)?;
         let path = base.strip_prefix("file://").unwrap_or(&base);
         if path.starts_with("http://") || path.starts_with("https://") {
-            return Ok(Location::Url(join(path, &pin.path)));
+            return Ok(Location::Url(join(path, file)));
         }
-        let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
-        Ok(Location::Path([join(path, &pin.path).into(), join(path, name).into()]))
+        let name = file.rsplit('/').next().unwrap_or(file);
+        Ok(Location::Path([join(path, file).into(), join(path, name).into()]))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Inputs from outside: found at a place or its mirror, hashed while they stream, kept under their hash.
 
 mod download;
+pub mod kernel_org;
 pub mod mirror;
+pub mod openpgp;
 pub mod unpack;
 
 use std::io::{Read, Write};
@@ -11,7 +13,7 @@ use fs_err::{self as fs, File};
 use sha2::{Digest, Sha256};
 
 use crate::lock::KernelPin;
-use crate::step::{Class, Diagnose, Level, Progress, Unit, Watch, hex, io_hint};
+use crate::step::{Class, Diagnose, Level, Progress, Unit, Watch, hex, human, io_hint};
 use mirror::Location;
 
 /// An input could not be had.
@@ -24,6 +26,12 @@ pub enum Error {
         place: String,
         /// The archive's label.
         label: String,
+    },
+    /// Nothing says where a place is.
+    #[error("the lock has no place `{place}`, and no mirror is named for it")]
+    NoPlace {
+        /// The place's name.
+        place: String,
     },
     /// The server says the file is not there.
     #[error("`{url}` is not there ({status})")]
@@ -71,6 +79,14 @@ pub enum Error {
         /// The size of what arrived, in bytes.
         size: u64,
     },
+    /// What should be a short document does not end.
+    #[error("`{from}` is longer than {}, which nothing of its kind is", human(*.limit))]
+    TooLarge {
+        /// URL or path.
+        from: String,
+        /// How long it may be, in bytes.
+        limit: u64,
+    },
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -90,10 +106,11 @@ pub enum Error {
 impl Diagnose for Error {
     fn class(&self) -> Class {
         match self {
+            Self::NoPlace { .. } => Class::Recipe,
             Self::NoMirror { .. } | Self::Gone { .. } | Self::NoFile { .. } | Self::Unreachable { .. } => {
                 Class::Input
             }
-            Self::Mismatch { .. } | Self::Unpack { .. } => Class::Verification,
+            Self::Mismatch { .. } | Self::Unpack { .. } | Self::TooLarge { .. } => Class::Verification,
             Self::Io(_) => Class::Host,
             Self::Cancelled => Class::Interrupted,
         }
@@ -101,7 +118,10 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoMirror { place, .. } | Self::Gone { place, .. } | Self::Unreachable { place, .. } => {
+            Self::NoMirror { place, .. }
+            | Self::NoPlace { place }
+            | Self::Gone { place, .. }
+            | Self::Unreachable { place, .. } => {
                 Some(format!("name a mirror: `--mirror {place}=URL` or `--mirror {place}=DIRECTORY`"))
             }
             Self::NoFile { place, .. } => {
@@ -110,6 +130,7 @@ impl Diagnose for Error {
             Self::Mismatch { place, .. } => Some(format!(
                 "the mirror is damaged or lying, or the pin is wrong: try another one with `--mirror {place}=URL`"
             )),
+            Self::TooLarge { .. } => Some("the mirror is damaged or lying: try another one".into()),
             Self::Io(error) => io_hint(error),
             Self::Unpack { .. } => Some(
                 "its hash is right, so the pinned file itself is not a .tar.xz of one source tree".into(),
@@ -170,8 +191,35 @@ pub fn fetch(
     };
     File::open(&part)?.sync_all()?;
     fs::rename(&part, &kept)?;
-    progress.finish(&format!("{}, sha256 verified", crate::step::human(size)));
+    progress.finish(&format!("{}, sha256 verified", human(size)));
     Ok(Fetched { path: kept, cached: false })
+}
+
+/// Brings a short document of a place, about which nothing is known yet: its signature has to vouch for it.
+fn document(place: &str, location: Location, limit: u64, watch: &Watch) -> Result<(String, Vec<u8>), Error> {
+    match location {
+        Location::Url(url) => {
+            let name = url.rsplit('/').next().unwrap_or(&url).to_owned();
+            let progress = watch.reporter.begin("fetch", &name, None, Unit::Bytes);
+            let dir = tempfile::tempdir()?;
+            let part = dir.path().join("document");
+            let mut sum = Sum::default();
+            download::receive(place, &url, &part, &mut sum, limit, progress.as_ref(), watch)?;
+            progress.finish(&human(sum.size));
+            Ok((url, fs::read(&part)?))
+        }
+        Location::Path(paths) => {
+            let found = paths.iter().find(|path| path.is_file()).cloned();
+            let from = found.ok_or_else(|| Error::NoFile { place: place.to_owned(), paths })?;
+            let mut bytes = Vec::new();
+            File::open(&from)?.take(limit + 1).read_to_end(&mut bytes)?;
+            let from = from.display().to_string();
+            if bytes.len() as u64 > limit {
+                return Err(Error::TooLarge { from, limit });
+            }
+            Ok((from, bytes))
+        }
+    }
 }
 
 /// Copies a local mirror's file, so that what was hashed is what is used.

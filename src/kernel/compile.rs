@@ -7,9 +7,9 @@ use fs_err as fs;
 use serde_json::{Value, json};
 
 use super::kconfig::{self, Configure, Requested};
-use super::{Error, Facts, failure, split};
+use super::{BZ_IMAGE, Error, Facts, failure, split};
 use crate::arch::Arch;
-use crate::sandbox;
+use crate::sandbox::{self, Sandbox};
 use crate::step::{Level, Progress, Step, Unit, Watch};
 use crate::version::Version;
 
@@ -24,6 +24,8 @@ pub struct Site {
     pub build: PathBuf,
     /// Where the output of make goes.
     pub log: PathBuf,
+    /// Where make and its compilers run.
+    pub sandbox: Sandbox,
     /// How many jobs make runs at once.
     pub jobs: usize,
 }
@@ -32,7 +34,7 @@ pub struct Site {
 pub(super) type SiteOf<'a, E> = dyn Fn() -> Result<Site, E> + 'a;
 
 /// Compiles one kernel. The artifact: `boot/vmlinux`, `boot/config-RELEASE`, `modules/` (the content of
-/// `lib/modules/RELEASE`) and `kernel.json`.
+/// `lib/modules/RELEASE`), `kernel.json`, and [`BZ_IMAGE`] where QEMU needs one.
 pub struct Compile<'a, E> {
     /// The version.
     pub version: Version,
@@ -44,7 +46,7 @@ pub struct Compile<'a, E> {
     pub base: String,
     /// What the fragments ask for.
     pub requested: Arc<Requested>,
-    /// The tools, from [`super::toolchain::identity`].
+    /// The tools: the identity of a tree, or of this host's own.
     pub toolchain: Value,
     /// Where to build.
     pub site: &'a SiteOf<'a, E>,
@@ -78,7 +80,7 @@ impl<E: From<Error>> Step for Compile<'_, E> {
 impl<E> Compile<'_, E> {
     fn build(&self, site: &Site, out: &Path, watch: &Watch) -> Result<(), Error> {
         let awkward = |c: char| c.is_whitespace() || c == ':';
-        if site.build.to_string_lossy().contains(awkward) {
+        if site.sandbox.path(&site.build).to_string_lossy().contains(awkward) {
             return Err(Error::Path(site.build.clone()));
         }
         let what = format!("Linux {} {}", self.version, self.arch);
@@ -89,6 +91,7 @@ impl<E> Compile<'_, E> {
             base: &self.base,
             requested: &self.requested,
             log: &site.log,
+            sandbox: &site.sandbox,
             cancel: &watch.cancel,
         }
         .run()?;
@@ -98,11 +101,15 @@ impl<E> Compile<'_, E> {
         let modules = configured.config.is_on("MODULES");
         let progress =
             watch.reporter.begin("compile", &what, Some(expected(&configured.config)), Unit::Files);
-        let compiled = self.make(site, modules, progress.as_ref(), watch)?;
+        let compiled = self.make(site, &configured.config, progress.as_ref(), watch)?;
         progress.finish(&format!("{compiled} files"));
 
         let progress = watch.reporter.begin("split", &what, None, Unit::Files);
         let release = split::split(self, site, &configured.config, out, watch)?;
+        if self.needs_bz_image(&configured.config) {
+            fs::create_dir_all(out.join(BZ_IMAGE).parent().expect("it lies in a directory"))?;
+            fs::copy(site.build.join("arch/x86/boot/bzImage"), out.join(BZ_IMAGE))?;
+        }
         fs::write(out.join("boot").join(format!("config-{release}")), &configured.text)?;
         let facts = Facts { release, epoch: site.epoch, compiled, absences: configured.absences, modules };
         fs::write(
@@ -113,9 +120,14 @@ impl<E> Compile<'_, E> {
         Ok(())
     }
 
+    /// Whether QEMU has no way into the kernel's ELF: before 5.0, or where PVH is off.
+    fn needs_bz_image(&self, config: &kconfig::Config) -> bool {
+        self.arch == Arch::X86_64 && !config.is_on("PVH")
+    }
+
     /// make, as configured and with all that could leak from this host fixed.
     pub(super) fn command(&self, site: &Site) -> Result<sandbox::Command, Error> {
-        Ok(kconfig::make(&site.source, &site.build, self.arch)?
+        Ok(kconfig::make(&site.sandbox, &site.source, &site.build, self.arch)?
             // A date as `date` writes it: the kernel copies `@SECONDS` literally into `uname -v`.
             .env("KBUILD_BUILD_TIMESTAMP", build_date(site.epoch))
             .env("KBUILD_BUILD_USER", "imgbuild")
@@ -126,10 +138,21 @@ impl<E> Compile<'_, E> {
     }
 
     /// Compiles and counts the files that were compiled or assembled for the target.
-    fn make(&self, site: &Site, modules: bool, progress: &dyn Progress, watch: &Watch) -> Result<u64, Error> {
+    fn make(
+        &self,
+        site: &Site,
+        config: &kconfig::Config,
+        progress: &dyn Progress,
+        watch: &Watch,
+    ) -> Result<u64, Error> {
         let begun = fs::metadata(&site.log).map_or(0, |meta| meta.len());
-        let image = if self.arch == Arch::Arm64 { "Image" } else { "vmlinux" };
-        let targets = [image, "modules"].into_iter().take(1 + usize::from(modules));
+        let image = match self.arch {
+            Arch::Arm64 => "Image",
+            // It comes out of vmlinux, which is then there too.
+            Arch::X86_64 if self.needs_bz_image(config) => "bzImage",
+            Arch::X86_64 => "vmlinux",
+        };
+        let targets = [image, "modules"].into_iter().take(1 + usize::from(config.is_on("MODULES")));
         let mut compiled = 0;
         let count = |line: &[u8]| {
             let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());

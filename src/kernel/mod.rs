@@ -16,6 +16,9 @@ pub use compile::{Compile, Site};
 use crate::sandbox;
 use crate::step::{Class, Diagnose, io_hint};
 
+/// Where an artifact keeps the bzImage of a kernel without a PVH note: QEMU boots it, and no image holds it.
+pub const BZ_IMAGE: &str = "qemu/bzImage";
+
 /// What a kernel artifact says about itself, in its `kernel.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {

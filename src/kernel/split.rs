@@ -8,7 +8,6 @@ use super::compile::{Compile, Site};
 use super::kconfig::Config;
 use super::{Error, header};
 use crate::arch::Arch;
-use crate::sandbox::Command;
 use crate::step::{Level, Watch};
 
 /// Fills `out` with `boot/vmlinux` and `modules/`; returns the kernel's release.
@@ -32,8 +31,12 @@ pub(super) fn split<E>(
             let built = site.build.join("vmlinux");
             check_arch(&fs::read(&built)?, step.arch).map_err(Error::Artifact)?;
             let strip = format!("{}strip", step.arch.cross_compile());
-            let command = Command::new(strip).arg("-s").arg("-o").arg(&kernel).arg(built);
+            // Into the build directory, since that is all the command may write to.
+            let stripped = site.build.join("imgbuild-vmlinux");
+            let [from, to] = [&built, &stripped].map(|path| site.sandbox.path(path));
+            let command = site.sandbox.command(strip).arg("-s").arg("-o").arg(to).arg(from);
             command.log(&site.log).output(&watch.cancel)?;
+            fs::rename(stripped, &kernel)?;
         }
         Arch::Arm64 => {
             fs::copy(site.build.join("arch/arm64/boot/Image"), &kernel)?;
@@ -84,7 +87,7 @@ fn install_modules<E>(
 ) -> Result<PathBuf, Error> {
     let root = site.build.join("imgbuild-modules");
     let mut install = std::ffi::OsString::from("INSTALL_MOD_PATH=");
-    install.push(&root);
+    install.push(site.sandbox.path(&root));
     let jobs = format!("-j{}", site.jobs);
     let command =
         step.command(site)?.arg(jobs).arg("INSTALL_MOD_STRIP=1").arg(install).arg("modules_install");

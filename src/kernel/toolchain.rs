@@ -9,7 +9,7 @@ use crate::step::Cancel;
 
 /// The programs that building a kernel for `arch` needs on this host.
 pub fn requirements(arch: Arch) -> Vec<Tool> {
-    let tool = |program, package, why| Tool { program, package, why };
+    let tool = |program: &'static str, package: &'static str, why| Tool::new(program, package, why);
     let mut tools = vec![
         tool("make", "make", "drives the kernel's build"),
         tool("gcc", "gcc", "compiles the kernel and its build tools"),

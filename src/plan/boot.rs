@@ -1,10 +1,11 @@
 //! `imgbuild boot`: a kernel and its modules taken out of a layout and booted.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::pack::Role;
 use crate::arch::Arch;
 use crate::boot::{self, Report, Request};
+use crate::kernel::BZ_IMAGE;
 use crate::oci;
 use crate::oci::layout::{Found, Layout};
 use crate::oci::unpack::unpack;
@@ -91,8 +92,23 @@ pub fn boot(
     }
     let scratch = work.path().join("boot");
     fs_err::create_dir(&scratch).map_err(oci::Error::from)?;
-    let request = Request { kernel: root.join("boot/vmlinux"), modules: modules.map(|_| volume), ..request };
+    let kernel = root.join("boot/vmlinux");
+    let bz_image = bz_image(&kernel, store)?;
+    let request = Request { kernel, bz_image, modules: modules.map(|_| volume), ..request };
     Ok(boot::boot(&request, &scratch, watch)?)
+}
+
+/// The bzImage that was built with this kernel, if the store has it: no image does.
+fn bz_image(kernel: &Path, store: &Store) -> Result<Option<PathBuf>, Error> {
+    let read = |path: &Path| fs_err::read(path).map_err(oci::Error::from);
+    let size = |path: &Path| fs_err::metadata(path).map(|meta| meta.len()).ok();
+    for artifact in store.artifacts("kernel") {
+        let (bz_image, same) = (artifact.join(BZ_IMAGE), artifact.join("boot/vmlinux"));
+        if bz_image.is_file() && size(&same) == size(kernel) && read(&same)? == read(kernel)? {
+            return Ok(Some(bz_image));
+        }
+    }
+    Ok(None)
 }
 
 fn has_role(image: &Found, role: Role) -> bool {

@@ -26,23 +26,25 @@ pub struct Checked {
 
 /// Resolves and checks every kernel of `plan`.
 pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, Error> {
-    plan.require_tools()?;
+    plan.require_tools(store, watch)?;
     let accepted = accepted(&plan.recipe);
     let mut checked = Vec::new();
     for (pin, cells) in &plan.sources {
         let (work, source) = unpack_source(plan, pin, store, watch)?;
         for cell in cells {
             let what = format!("Linux {} {}", pin.version, cell.arch);
-            let progress = watch.reporter.begin("configure", &what, None, Unit::Files);
             let build = work.path().join(format!("build-{}", cell.arch));
+            let sandbox = cell.toolchain.sandbox(&source.root, &build, plan.inputs(store), watch)?;
             let configure = Configure {
                 source: &source.root,
                 build: &build,
                 base: &plan.recipe.base,
                 requested: &cell.requested,
+                sandbox: &sandbox,
                 log: &work.path().join("configure.log"),
                 cancel: &watch.cancel,
             };
+            let progress = watch.reporter.begin("configure", &what, None, Unit::Files);
             let configured = configure.run().map_err(kernel::Error::from)?;
             configured.notes.iter().for_each(|note| watch.reporter.note(Level::Detail, note));
             progress.finish(&format!("{} symbols asked for, all as asked", cell.requested.requests().len()));

@@ -1,7 +1,7 @@
 //! `imgbuild kernel`: from a request to two multi-architecture images in an OCI layout.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::pack::{Pack, PackedLayer, Role};
+use super::toolchain::{Identities, Toolchain};
 use crate::arch::Arch;
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
 use crate::fetch::unpack::{Source, unpack};
-use crate::host;
 use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
-use crate::kernel::{Compile, Facts, Site, toolchain};
+use crate::kernel::{Compile, Facts, Site};
 use crate::lock::{KernelPin, Lock};
 use crate::oci::image::{Image, Labels, image, index};
 use crate::oci::layout::Layout;
@@ -65,6 +65,8 @@ pub struct Request {
     pub arches: Vec<String>,
     /// The recipe.
     pub flavour: Flavour,
+    /// The toolchain's name, or `host`; none for the recipe's, or the default of each series.
+    pub toolchain: Option<String>,
 }
 
 /// One kernel to be built.
@@ -76,6 +78,15 @@ pub struct Cell {
     pub arch: Arch,
     /// What its fragments ask for.
     pub requested: Arc<Requested>,
+    /// What compiles it.
+    pub toolchain: Arc<Toolchain>,
+}
+
+impl Cell {
+    /// What decides about the compiler: the toolchain's name and the target.
+    pub(super) fn tools(&self) -> (String, Arch) {
+        (self.toolchain.name().to_owned(), self.arch)
+    }
 }
 
 /// A request with everything looked up and nothing done.
@@ -151,30 +162,21 @@ impl Plan {
             if sources.iter().any(|(other, _)| *other == pin) {
                 continue;
             }
-            let cell = |arch: &Arch| cell(&recipe, &pin, *arch, watch);
+            let asked = request.toolchain.as_deref();
+            let toolchain = Arc::new(Toolchain::choose(asked, &recipe, &pin.version, catalogue, &lock)?);
+            let cell = |arch: &Arch| cell(&recipe, &pin, *arch, &toolchain, watch);
             let cells = arches.iter().map(cell).collect::<Result<_, _>>()?;
             sources.push((pin, cells));
         }
         Ok(Self { recipe, sources, lock, mirrors, jobs })
     }
 
-    fn cells(&self) -> impl Iterator<Item = &Cell> {
+    pub(super) fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.sources.iter().flat_map(|(_, cells)| cells)
     }
 
-    /// Fails if the host lacks a tool for what is planned.
-    pub fn require_tools(&self) -> Result<(), host::Missing> {
-        host::require(&self.cells().flat_map(|cell| toolchain::requirements(cell.arch)).collect::<Vec<_>>())
-    }
-
-    fn toolchains(&self, watch: &Watch) -> Result<BTreeMap<Arch, Value>, Error> {
-        self.require_tools()?;
-        let arches: BTreeSet<Arch> = self.cells().map(|cell| cell.arch).collect();
-        let identity = |arch| Ok((arch, toolchain::identity(arch, &watch.cancel)?));
-        arches.into_iter().map(identity).collect()
-    }
-
-    fn compile<'a>(
+    /// The step that compiles a kernel.
+    pub(super) fn compile<'a>(
         &self,
         cell: &Cell,
         toolchain: &Value,
@@ -202,7 +204,7 @@ impl Plan {
 
     /// What would be done, and what is done already.
     pub fn outline(&self, store: &Store, watch: &Watch) -> Result<Vec<Line>, Error> {
-        let toolchains = self.toolchains(watch)?;
+        let toolchains = self.toolchains(store, watch)?;
         let mut lines = Vec::new();
         for (pin, cells) in &self.sources {
             lines.push(Line {
@@ -214,10 +216,12 @@ impl Plan {
             });
             for cell in cells {
                 let nowhere = || unreachable!("an outline runs no step");
-                let step = self.compile(cell, &toolchains[&cell.arch], &nowhere);
+                let step = self.compile(cell, &toolchains[&cell.tools()], &nowhere);
                 let (what, asked) =
                     (format!("Linux {} {}", pin.version, cell.arch), cell.requested.requests().len());
-                let input = format!("{asked} symbols of {} on {}", self.recipe.name, self.recipe.base);
+                let (recipe, toolchain) = (&self.recipe, cell.toolchain.name());
+                let input =
+                    format!("{asked} symbols of {} on {}, with {toolchain}", recipe.name, recipe.base);
                 let cached = store.peek(step.kind(), step.key());
                 lines.push(Line { step: "compile", what, key: Some(step.key().to_string()), input, cached });
             }
@@ -234,7 +238,11 @@ impl Plan {
     pub fn run(&self, store: &Store, output: &Path, watch: &Watch) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before an hour of work.
         Layout::check_output(output)?;
-        let toolchains = self.toolchains(watch)?;
+        let toolchains = self.toolchains(store, watch)?;
+        if self.cells().any(|cell| *cell.toolchain == Toolchain::Host) {
+            let message = "not hermetic: with this host's own tools the digests are this machine's";
+            watch.reporter.note(Level::Info, message);
+        }
         std::thread::scope(|scope| {
             // The next sources come while the first one is being built; whoever needs them fetches again and
             // finds them, or the reason why not.
@@ -260,7 +268,7 @@ impl Plan {
         &'p self,
         pin: &'p KernelPin,
         cells: &[Cell],
-        toolchains: &BTreeMap<Arch, Value>,
+        toolchains: &Identities,
         store: &Store,
         watch: &Watch,
     ) -> Result<SourceImages<'p>, Error> {
@@ -268,7 +276,8 @@ impl Plan {
         let mut members = BTreeMap::new();
         for cell in cells {
             let site = || tree.site(cell, toolchains);
-            let step = self.compile(cell, &toolchains[&cell.arch], &site);
+            let identity = &toolchains[&cell.tools()];
+            let step = self.compile(cell, identity, &site);
             let kernel = store.get_or_make(&step, watch)?;
             let facts: Facts = read_facts(&kernel)?;
             self.tell_absences(&facts, cell, watch);
@@ -290,6 +299,7 @@ impl Plan {
                 let layer = PackedLayer::of(&store.get_or_make(&pack, watch)?)?;
                 let mut labels = self.labels(pin, role, &facts.release);
                 labels.insert("io.imgbuild.kernel.config".into(), config_digest.clone());
+                labels.insert("io.imgbuild.toolchain".into(), cell.toolchain.label(identity));
                 labels.insert("io.imgbuild.architecture".into(), cell.arch.name().into());
                 let image = image(cell.arch, facts.epoch, &layer.packed, &labels);
                 let entry = members.entry(name).or_insert_with(|| (role, facts.release.clone(), Vec::new()));
@@ -404,7 +414,7 @@ struct Tree<'p> {
 }
 
 impl Tree<'_> {
-    fn site(&self, cell: &Cell, toolchains: &BTreeMap<Arch, Value>) -> Result<Site, Error> {
+    fn site(&self, cell: &Cell, toolchains: &Identities) -> Result<Site, Error> {
         let (work, source) = if let Some(unpacked) = self.unpacked.get() {
             unpacked
         } else {
@@ -412,11 +422,14 @@ impl Tree<'_> {
             self.unpacked.get_or_init(|| unpacked)
         };
         let nowhere = || unreachable!("only the key is asked for");
-        let key = self.plan.compile(cell, &toolchains[&cell.arch], &nowhere).key();
+        let key = self.plan.compile(cell, &toolchains[&cell.tools()], &nowhere).key();
         let log = self.store.log(&format!("kernel-{}-{}", cell.pin.version, cell.arch), key);
         fs::write(&log, "")?;
         let build = work.path().join(format!("build-{}", cell.arch));
-        Ok(Site { source: source.root.clone(), epoch: source.epoch, build, log, jobs: self.plan.jobs })
+        let inputs = self.plan.inputs(self.store);
+        let sandbox = cell.toolchain.sandbox(&source.root, &build, inputs, self.watch)?;
+        let (source, epoch, jobs) = (source.root.clone(), source.epoch, self.plan.jobs);
+        Ok(Site { source, epoch, build, log, sandbox, jobs })
     }
 }
 
@@ -435,7 +448,13 @@ pub(super) fn unpack_source(
 }
 
 /// Parses and merges a recipe's fragments for one kernel.
-fn cell(recipe: &KernelRecipe, pin: &KernelPin, arch: Arch, watch: &Watch) -> Result<Cell, Error> {
+fn cell(
+    recipe: &KernelRecipe,
+    pin: &KernelPin,
+    arch: Arch,
+    toolchain: &Arc<Toolchain>,
+    watch: &Watch,
+) -> Result<Cell, Error> {
     if !recipe.arches().contains(&arch) {
         return Err(Error::NotForArch { flavour: recipe.name.clone(), arch });
     }
@@ -453,7 +472,7 @@ fn cell(recipe: &KernelRecipe, pin: &KernelPin, arch: Arch, watch: &Watch) -> Re
     for overridden in requested.overrides() {
         watch.reporter.note(Level::Detail, &overridden.to_string());
     }
-    Ok(Cell { pin: pin.clone(), arch, requested: Arc::new(requested) })
+    Ok(Cell { pin: pin.clone(), arch, requested: Arc::new(requested), toolchain: Arc::clone(toolchain) })
 }
 
 /// The absences a recipe accepts, in the kernel room's words.

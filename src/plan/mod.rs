@@ -3,7 +3,9 @@
 pub mod boot;
 pub mod config;
 pub mod kernel;
+pub mod lock;
 mod pack;
+pub mod toolchain;
 
 use std::collections::BTreeSet;
 
@@ -11,7 +13,7 @@ use crate::arch::{Arch, UnknownArch};
 use crate::document::list;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
-use crate::{fetch, host, kernel as kernel_room, lock, oci, recipe, sandbox, store};
+use crate::{fetch, host, kernel as kernel_room, lock as lock_room, oci, recipe, sandbox, store, tree};
 
 /// Why a request cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +23,7 @@ pub enum Error {
     Recipe(#[from] recipe::Error),
     /// The lock has no answer.
     #[error(transparent)]
-    Lock(#[from] lock::Error),
+    Lock(#[from] lock_room::Error),
     /// Tools are missing.
     #[error(transparent)]
     Missing(#[from] host::Missing),
@@ -31,6 +33,25 @@ pub enum Error {
     /// The kernel cannot be built.
     #[error(transparent)]
     Kernel(#[from] kernel_room::Error),
+    /// The toolchain cannot be had.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// No toolchain of this name.
+    #[error("unknown toolchain `{asked}`; known are {}", list(.known.iter().map(String::as_str)))]
+    UnknownToolchain {
+        /// What was asked for.
+        asked: String,
+        /// All toolchains.
+        known: Vec<String>,
+    },
+    /// No toolchain is the default for this kernel.
+    #[error("no toolchain is the default for Linux {version}; known are {}", list(.known.iter().map(String::as_str)))]
+    NoToolchain {
+        /// The kernel.
+        version: Version,
+        /// All toolchains.
+        known: Vec<String>,
+    },
     /// A tool failed.
     #[error(transparent)]
     Command(#[from] sandbox::Error),
@@ -87,6 +108,7 @@ impl Error {
             Self::Missing(error) => error,
             Self::Fetch(error) => error,
             Self::Kernel(error) => error,
+            Self::Tree(error) => error,
             Self::Command(error) => error,
             Self::Store(error) => error,
             Self::Oci(error) => error,
@@ -115,6 +137,11 @@ impl Diagnose for Error {
             (None, Self::NotForArch { .. }) => {
                 Some("a recipe with [arch.NAME] tables is for those architectures alone".into())
             }
+            (None, Self::UnknownToolchain { asked, known }) => {
+                let near = crate::document::nearest(asked, known.iter().map(String::as_str));
+                near.map(|near| format!("did you mean `{near}`?"))
+            }
+            (None, Self::NoToolchain { .. }) => Some("name one with --toolchain".into()),
             (None, Self::Host) => Some("name one with --arch".into()),
             (None, _) => None,
         }

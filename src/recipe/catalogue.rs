@@ -7,15 +7,17 @@ use include_dir::{Dir, include_dir};
 
 use super::Error;
 use super::kernel::{self, KernelRecipe, Written};
+use super::toolchain::{self, ToolchainRecipe};
 use crate::document::{Document, Mistakes};
 
 static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/recipes");
+static KEYS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/keys");
 static KCONFIGS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kconfigs");
 
 /// The lock's path in a catalogue.
 pub const LOCK: &str = "recipes/imgbuild.lock";
 
-/// A tree that holds `recipes/` and `kconfigs/`.
+/// A tree that holds `recipes/`, `kconfigs/` and `keys/`.
 #[derive(Debug, Clone)]
 pub enum Catalogue {
     /// The tree this program was built with.
@@ -53,6 +55,7 @@ impl Catalogue {
                 let (tree, rest) = match path.split_once('/') {
                     Some(("recipes", rest)) => (&RECIPES, rest),
                     Some(("kconfigs", rest)) => (&KCONFIGS, rest),
+                    Some(("keys", rest)) => (&KEYS, rest),
                     _ => return Err(missing()),
                 };
                 tree.get_file(rest)
@@ -65,14 +68,35 @@ impl Catalogue {
 
     /// The names of all kernel flavours, sorted.
     pub fn flavours(&self) -> std::io::Result<Vec<String>> {
+        self.names("kernel")
+    }
+
+    /// All toolchains, sorted by name.
+    pub fn toolchains(&self) -> Result<Vec<ToolchainRecipe>, Error> {
+        let read = |name: String| {
+            let path = format!("recipes/toolchains/{name}.toml");
+            let recipe = Document::new(&self.name(&path), &self.read(&path)?).read(toolchain::read)?;
+            Ok(recipe.unwrap_or_else(|| unreachable!("a recipe without mistakes has all its fields")))
+        };
+        let names = self.names("toolchains")?;
+        // A catalogue of flavours alone compiles them with the toolchains that are built in.
+        if names.is_empty() && !matches!(self, Self::Builtin) {
+            return Self::Builtin.toolchains();
+        }
+        names.into_iter().map(read).collect()
+    }
+
+    /// The names of all recipes of a kind, sorted; a directory without any has no folder for them.
+    fn names(&self, kind: &str) -> std::io::Result<Vec<String>> {
         let paths: Vec<PathBuf> = match self {
             Self::Builtin => {
-                let dir = RECIPES.get_dir("kernel");
+                let dir = RECIPES.get_dir(kind);
                 dir.map(|dir| dir.files().map(|file| file.path().to_owned()).collect()).unwrap_or_default()
             }
-            Self::Directory(dir) => fs::read_dir(dir.join("recipes/kernel"))?
-                .map(|entry| Ok(entry?.path()))
-                .collect::<std::io::Result<_>>()?,
+            Self::Directory(dir) => match fs::read_dir(dir.join("recipes").join(kind)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && kind != "kernel" => Vec::new(),
+                entries => entries?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?,
+            },
         };
         let mut names: Vec<String> = paths
             .iter()

@@ -19,6 +19,7 @@ pub struct Written {
     arch_fragments: BTreeMap<Arch, Vec<String>>,
     kernel_image: Option<String>,
     modules_image: Option<String>,
+    toolchain: Option<String>,
     absent: Vec<Absent>,
 }
 
@@ -55,6 +56,8 @@ pub struct KernelRecipe {
     pub kernel_image: String,
     /// The name of the modules image.
     pub modules_image: String,
+    /// The toolchain it names, where it does not take the default of the series.
+    pub toolchain: Option<String>,
     /// What it leaves off, with reasons.
     pub absent: Vec<Absent>,
     fragments: Vec<Fragment>,
@@ -96,6 +99,7 @@ impl KernelRecipe {
                 .unwrap_or_default(),
             kernel_image: child.kernel_image.clone().unwrap_or_else(|| own("kernel-bin")),
             modules_image: child.modules_image.clone().unwrap_or_else(|| own("kernel-modules")),
+            toolchain: chain.iter().find_map(|(w, _)| w.toolchain.clone()),
             absent: Vec::new(),
             fragments: Vec::new(),
             arch_fragments: BTreeMap::new(),
@@ -190,6 +194,16 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     };
     let images = fields.table("image", |table| (image(table, "kernel"), image(table, "modules")));
     let (kernel_image, modules_image) = images.unwrap_or_default();
+    let toolchain = fields.text("toolchain");
+    if let Some(toolchain) = toolchain.as_ref().filter(|text| text.value == "host") {
+        let help =
+            "whoever builds may say `--toolchain host`; leave `toolchain` out for the default of the series";
+        fields.mistake(
+            toolchain,
+            "a recipe cannot ask for the tools of a host it does not know",
+            Some(help.into()),
+        );
+    }
     let absent = fields.tables("absent", |table| {
         let symbols = table.texts("symbols").into_iter().map(|text| text.value).collect();
         Some(Absent { symbols, reason: table.required("reason")?.value })
@@ -205,6 +219,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         arch_fragments,
         kernel_image,
         modules_image,
+        toolchain: toolchain.map(|text| text.value),
         absent: absent.into_iter().flatten().collect(),
     })
 }

@@ -2,9 +2,11 @@
 
 pub mod catalogue;
 pub mod kernel;
+pub mod toolchain;
 
 pub use catalogue::Catalogue;
 pub use kernel::KernelRecipe;
+pub use toolchain::ToolchainRecipe;
 
 use crate::document::{Mistakes, list, nearest};
 use crate::step::{Class, Diagnose};

@@ -1,6 +1,10 @@
 //! One command, its surroundings fixed: a clean environment, its output in a log, its children ended with it.
 //!
-//! Today a command runs on the host with the host's tools. Root trees come in beneath the same interface.
+//! A command runs on the host with the host's tools, or inside a root tree: a [`Sandbox`] says which.
+
+mod inside;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,9 +16,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use fs_err::{self as fs, File};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::step::{Cancel, Class, Diagnose};
+pub use inside::{Limits, PROGRAM, Sandbox, require};
 
 /// How long a process group may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -46,6 +51,12 @@ pub enum Error {
         /// The whole of what it printed, where it was kept.
         log: Option<PathBuf>,
     },
+    /// The host does not let the sandbox be built.
+    #[error("this host forbids the sandbox: {reason}")]
+    Forbidden {
+        /// What bubblewrap said.
+        reason: String,
+    },
     /// The run was stopped by the user.
     #[error("interrupted")]
     Cancelled,
@@ -57,7 +68,7 @@ pub enum Error {
 impl Diagnose for Error {
     fn class(&self) -> Class {
         match self {
-            Self::Start { .. } => Class::Input,
+            Self::Start { .. } | Self::Forbidden { .. } => Class::Input,
             Self::Failed { .. } => Class::Build,
             Self::Cancelled => Class::Interrupted,
             Self::Io(_) => Class::Host,
@@ -69,6 +80,7 @@ impl Diagnose for Error {
             Self::Start { .. } => {
                 Some("`imgbuild doctor` lists what is missing and how to install it".into())
             }
+            Self::Forbidden { .. } => Some(inside::cure()),
             Self::Failed { log: Some(log), .. } => {
                 Some(format!("the whole output is in `{}`", log.display()))
             }
@@ -92,16 +104,26 @@ pub struct Command {
     env: BTreeMap<OsString, OsString>,
     dir: Option<PathBuf>,
     log: Option<PathBuf>,
+    inside: Option<Sandbox>,
+    leashed: bool,
 }
 
 impl Command {
-    /// A command without arguments yet.
+    /// A command without arguments yet, on this host.
     pub fn new(program: impl Into<OsString>) -> Self {
         let fixed = [("LC_ALL", "C"), ("TZ", "UTC"), ("HOME", "/nonexistent")];
         let mut env: BTreeMap<OsString, OsString> =
             fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         env.insert("PATH".into(), std::env::join_paths(search_path()).unwrap_or_default());
-        Self { program: program.into(), args: Vec::new(), env, dir: None, log: None }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env,
+            dir: None,
+            log: None,
+            inside: None,
+            leashed: false,
+        }
     }
 
     /// Adds one argument.
@@ -139,10 +161,41 @@ impl Command {
         self
     }
 
+    /// Has everything the command starts end with us, even where we are killed. It needs [`PROGRAM`].
+    #[must_use]
+    pub fn leashed(self) -> Self {
+        Self { leashed: true, ..self }
+    }
+
     /// The command line as one would type it.
     pub fn line(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.args);
         words.map(|word| quote(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The process to start.
+    fn process(&self) -> Result<std::process::Command, Error> {
+        let mut command;
+        if let Some(sandbox) = &self.inside {
+            command = std::process::Command::new(find(PROGRAM).unwrap_or_else(|| PROGRAM.into()));
+            command
+                .args(sandbox.words(&self.program, &self.args, &self.env, self.dir.as_deref())?)
+                .env_clear();
+        } else {
+            let leash =
+                ["--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc", "--"];
+            if self.leashed {
+                command = std::process::Command::new(find(PROGRAM).unwrap_or_else(|| PROGRAM.into()));
+                command.args(leash).arg(&self.program);
+            } else {
+                command = std::process::Command::new(&self.program);
+            }
+            command.args(&self.args).env_clear().envs(&self.env);
+            if let Some(dir) = &self.dir {
+                command.current_dir(dir);
+            }
+        }
+        Ok(command)
     }
 
     /// Runs to the end and returns the standard output.
@@ -168,16 +221,13 @@ impl Command {
             }
             None => File::from_parts(tempfile::tempfile()?, "the captured output"),
         };
-        let mut command = std::process::Command::new(&self.program);
-        command.args(&self.args).env_clear().envs(&self.env).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut command = self.process()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(log.try_clone()?.into_parts().0);
         // A group of its own, so that everything the command starts can be ended together.
         command.process_group(0);
-        if let Some(dir) = &self.dir {
-            command.current_dir(dir);
-        }
         let mut child = command.spawn().map_err(|source| Error::Start {
-            program: self.program.to_string_lossy().into_owned(),
+            program: command.get_program().to_string_lossy().into_owned(),
             source,
         })?;
 
@@ -214,8 +264,17 @@ impl Command {
             return Err(Error::Cancelled);
         }
         let output = tail(&mut log, self.log.as_deref())?;
+        if let (true, Some(reason)) = (self.inside.is_some() || self.leashed, forbidden(&output)) {
+            return Err(Error::Forbidden { reason });
+        }
         Err(Error::Failed { command: line, status: describe(status), output, log: self.log })
     }
+}
+
+/// What bubblewrap said about the host, if it is what failed: it begins each line with its name.
+fn forbidden(output: &str) -> Option<String> {
+    let reason = output.lines().rev().find_map(|line| line.strip_prefix("bwrap: "))?;
+    Some(reason.to_owned())
 }
 
 /// Waits for a child whose standard output is closed already.
@@ -232,7 +291,7 @@ fn wait(child: &mut Child, cancel: &Cancel) -> Result<ExitStatus, Error> {
     }
 }
 
-/// Ends a child's whole process group: SIGTERM first, SIGKILL for what is left.
+/// Ends a child's whole process group: SIGTERM first, SIGKILL for what is left; returns when nobody is.
 pub fn end(child: &mut Child) -> Result<(), Error> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let signal = |signal| group.map(|group| kill_process_group(group, signal));
@@ -243,6 +302,13 @@ pub fn end(child: &mut Child) -> Result<(), Error> {
     }
     signal(Signal::KILL);
     child.wait()?;
+    // A signal is not an end yet. Zombies count too, and where the first process of a container reaps nobody they stay.
+    let deadline = std::time::Instant::now() + GRACE;
+    while group.is_some_and(|group| test_kill_process_group(group).is_ok())
+        && std::time::Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     Ok(())
 }
 
@@ -300,57 +366,4 @@ pub fn find(program: &str) -> Option<PathBuf> {
     search_path().into_iter().map(|dir| dir.join(program)).find(|path| {
         fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sh(script: &str) -> Command {
-        Command::new("sh").args(["-c", script])
-    }
-
-    #[test]
-    fn a_command_sees_nothing_of_the_callers_environment() {
-        let out = sh("env").output(&Cancel::default()).unwrap();
-        let names: Vec<_> = String::from_utf8(out)
-            .unwrap()
-            .lines()
-            .map(|l| l.split('=').next().unwrap().to_owned())
-            .collect();
-        for name in names {
-            assert!(
-                ["PATH", "LC_ALL", "TZ", "HOME", "PWD", "_", "OLDPWD", "SHLVL"].contains(&name.as_str()),
-                "{name} leaked"
-            );
-        }
-    }
-
-    #[test]
-    fn a_failure_carries_the_command_the_status_and_the_output() {
-        let error = sh("echo out; echo err >&2; exit 3").output(&Cancel::default()).unwrap_err();
-        assert_eq!(error.to_string(), "`sh -c 'echo out; echo err >&2; exit 3'` failed (exit status 3)");
-        let detail = error.detail().unwrap();
-        assert!(detail.contains("out") && detail.contains("err"), "{detail}");
-    }
-
-    #[test]
-    fn a_missing_program_is_named() {
-        let error = Command::new("no-such-program").output(&Cancel::default()).unwrap_err();
-        assert!(error.to_string().starts_with("cannot start `no-such-program`"), "{error}");
-        assert_eq!(error.class(), Class::Input);
-    }
-
-    #[test]
-    fn cancelling_ends_grandchildren_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let pid_file = dir.path().join("pid");
-        let cancel = Cancel::default();
-        let script = format!("sleep 600 & echo $! > {}; echo ready; wait", pid_file.display());
-        let result = sh(&script).lines(&cancel, |_| cancel.cancel());
-        assert!(matches!(result, Err(Error::Cancelled)));
-        let pid = fs::read_to_string(&pid_file).unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        assert!(stat.is_err() || stat.unwrap().contains(") Z"), "the grandchild is still running");
-    }
 }

@@ -22,6 +22,11 @@ impl Listing {
         Ok(Self(lines))
     }
 
+    /// What [`Listing::to_text`] wrote.
+    pub(super) fn parse(text: &str) -> Self {
+        Self(text.lines().map(str::to_owned).collect())
+    }
+
     pub(super) fn to_text(&self) -> String {
         self.0.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }

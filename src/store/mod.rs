@@ -6,6 +6,7 @@
 //! lock; those of dead processes are removed by the next one.
 
 mod listing;
+mod stamps;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,14 @@ use fs_err::{self as fs, File};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::step::{Class, Diagnose, Key, Level, Step, Watch, io_hint};
+use crate::step::{Check, Class, Diagnose, Key, Level, Step, Watch, io_hint};
 use listing::Listing;
 
 /// The layout of the store; a store of another format is refused.
 const FORMAT: &str = "imgbuild store 1\n";
+
+/// The file beside `files/` with the digest of sizes and times.
+const STAMPS: &str = "files.stamps";
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +171,13 @@ impl Store {
         self.root.join("logs").join(format!("{name}-{}.log", key.short()))
     }
 
+    /// The directory of a cache that a tool keeps for itself, such as a compiler's.
+    pub fn tool_cache(&self, name: &str) -> std::io::Result<PathBuf> {
+        let dir = self.root.join(name);
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
     /// A scratch directory on the store's disk.
     pub fn work(&self) -> Result<Work, Error> {
         // Held while a directory has no lock of its own yet, so that nobody sweeps it away.
@@ -210,6 +221,12 @@ impl Store {
         self.entry(kind, key).is_dir()
     }
 
+    /// The directories of all artifacts of a kind, without looking whether they are sound.
+    pub fn artifacts(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.join("artifacts").join(kind));
+        entries.into_iter().flatten().flatten().map(|entry| entry.path().join("files")).collect()
+    }
+
     fn entry(&self, kind: &str, key: Key) -> PathBuf {
         self.root.join("artifacts").join(kind).join(key.to_string())
     }
@@ -219,7 +236,7 @@ impl Store {
         let record = step.record();
         let key = Key::of(&record);
         let entry = self.entry(step.kind(), key);
-        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
+        if let Some(artifact) = Self::open_entry(&entry, step.check(), watch).map_err(Error::Io)? {
             return Ok(artifact);
         }
         let lock = File::create(self.root.join("locks").join(format!("{key}.lock"))).map_err(Error::Io)?;
@@ -235,24 +252,31 @@ impl Store {
             }
         }
         // Whoever held the lock may have made it meanwhile.
-        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
+        if let Some(artifact) = Self::open_entry(&entry, step.check(), watch).map_err(Error::Io)? {
             return Ok(artifact);
         }
         let work = self.work()?;
         let files = work.path().join("files");
         fs::create_dir(&files).map_err(Error::Io)?;
         step.run(&files, watch).map_err(MakeError::Step)?;
-        let content = Self::seal(work.path(), &record).map_err(Error::Io)?;
+        let content = Self::seal(work.path(), &record, step.check()).map_err(Error::Io)?;
         fs::create_dir_all(entry.parent().expect("an entry lies below its kind")).map_err(Error::Io)?;
         fs::rename(work.path(), &entry).map_err(Error::Io)?;
         Ok(Artifact { path: entry.join("files"), content, cached: false })
     }
 
     /// Writes the record and the list of files beside `files/`, all of it synced.
-    fn seal(dir: &Path, record: &Value) -> std::io::Result<Key> {
-        let listing = Listing::of(&dir.join("files"), true)?;
-        let text = listing.to_text();
-        for (name, text) in [("files.list", &text), ("record.json", &format!("{record:#}\n"))] {
+    fn seal(dir: &Path, record: &Value, check: Check) -> std::io::Result<Key> {
+        let files = dir.join("files");
+        // Thousands of small files are synced together: one by one takes longer than making them did.
+        let together = check == Check::Stamps;
+        let listing = Listing::of(&files, !together)?;
+        let mut texts = vec![("files.list", listing.to_text()), ("record.json", format!("{record:#}\n"))];
+        if together {
+            texts.push((STAMPS, stamps::stamps(&files)?));
+            rustix::fs::syncfs(File::open(&files)?)?;
+        }
+        for (name, text) in texts {
             let mut file = File::create(dir.join(name))?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
@@ -262,17 +286,30 @@ impl Store {
     }
 
     /// An entry if it is there and whole; a damaged one is said and dropped.
-    fn open_entry(entry: &Path, watch: &Watch) -> std::io::Result<Option<Artifact>> {
+    fn open_entry(entry: &Path, check: Check, watch: &Watch) -> std::io::Result<Option<Artifact>> {
         let list = match fs::read_to_string(entry.join("files.list")) {
             Ok(list) => list,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !entry.is_dir() => return Ok(None),
             Err(_) => String::new(),
         };
         let files = entry.join("files");
+        let stamps = || stamps::stamps(&files);
+        if check == Check::Stamps
+            && let (Ok(stamps), Ok(known)) = (stamps(), fs::read_to_string(entry.join(STAMPS)))
+            && stamps == known
+        {
+            return Ok(Some(Artifact { path: files, content: Listing::parse(&list).key(), cached: true }));
+        }
         let listing = Listing::of(&files, false);
         if let Ok(listing) = &listing
             && listing.to_text() == list
         {
+            if check == Check::Stamps {
+                // Read whole and found sound, as after the store was moved: quick again from now on.
+                let mut file = tempfile::NamedTempFile::new_in(entry)?;
+                file.write_all(stamps()?.as_bytes())?;
+                file.persist(entry.join(STAMPS)).map_err(|error| error.error)?;
+            }
             return Ok(Some(Artifact { path: files, content: listing.key(), cached: true }));
         }
         let message =

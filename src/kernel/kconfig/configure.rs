@@ -15,7 +15,7 @@ use super::miss::Miss;
 use super::requested::Requested;
 use super::tree::Tree;
 use crate::arch::Arch;
-use crate::sandbox::{self, Command};
+use crate::sandbox::{self, Command, Sandbox};
 use crate::step::{Cancel, Class, Diagnose};
 use crate::version::Version;
 
@@ -29,6 +29,8 @@ pub struct Configure<'a> {
     pub base: &'a str,
     /// What the fragments ask for.
     pub requested: &'a Requested,
+    /// Where make and its compilers run.
+    pub sandbox: &'a Sandbox,
     /// Where the output of make is appended.
     pub log: &'a Path,
     /// Whether to stop.
@@ -129,14 +131,19 @@ fn count(number: usize, what: &str) -> String {
 
 /// `make` as it is called on a kernel tree: configuring and compiling must agree on every argument, since kconfig
 /// asks the compiler what it can do.
-pub fn make(source: &Path, build: &Path, arch: Arch) -> io::Result<Command> {
+pub fn make(sandbox: &Sandbox, source: &Path, build: &Path, arch: Arch) -> io::Result<Command> {
     // make reads a relative O= from within the source.
     let mut output = OsString::from("O=");
-    output.push(std::path::absolute(build)?);
-    Ok(Command::new("make")
+    output.push(sandbox.path(&std::path::absolute(build)?));
+    let compilers = sandbox
+        .sets("CCACHE_DIR")
+        .then(|| [format!("CC=ccache {}gcc", arch.cross_compile()), "HOSTCC=ccache gcc".into()]);
+    Ok(sandbox
+        .command("make")
         .arg("-C")
-        .arg(source)
+        .arg(sandbox.path(&std::path::absolute(source)?))
         .arg(output)
+        .args(compilers.into_iter().flatten())
         .args([format!("ARCH={arch}"), format!("CROSS_COMPILE={}", arch.cross_compile()), "WERROR=0".into()])
         // Set, though empty, it keeps the kernel from looking for a git checkout.
         .env("LOCALVERSION", ""))
@@ -166,7 +173,7 @@ impl Configure<'_> {
     }
 
     fn resolve(&self, target: &str, file: &str) -> Result<(Config, String), Error> {
-        make(self.source, self.build, self.requested.arch)?
+        make(self.sandbox, self.source, self.build, self.requested.arch)?
             .arg(target)
             .env("KCONFIG_ALLCONFIG", "requested.config")
             .env("KCONFIG_CONFIG", file)
@@ -221,7 +228,9 @@ alldefconfig:
         let requests = parse("f", fragment).unwrap();
         let requested = Requested::merge(requests, &"5.10.262".parse().unwrap(), Arch::X86_64);
         let cancel = Cancel::default();
-        Configure { source: &source, build: &build, base, requested: &requested, log: &log, cancel: &cancel }
+        let sandbox = &Sandbox::host();
+        let requested = &requested;
+        Configure { source: &source, build: &build, base, requested, sandbox, log: &log, cancel: &cancel }
             .run()
     }
 

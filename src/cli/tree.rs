@@ -1,0 +1,62 @@
+//! `imgbuild tree`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Context, Failure};
+use crate::lock::trees::with_tree;
+use crate::plan::{self, toolchain};
+
+/// Make toolchains' root trees, for building offline later
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints the digest of each tree's files, the number of packages the lock pins for it, and where it lies.
+
+Examples:
+  imgbuild tree
+  imgbuild tree debian-12 --mirror debian=apt:Debian")]
+pub(super) struct Tree {
+    /// Toolchains of the catalogue [default: those that are some kernels' default]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Write the packages that the archives have now into this lock, and make no tree
+    #[arg(long, value_name = "LOCK")]
+    pin: Option<PathBuf>,
+}
+
+impl Tree {
+    pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
+        let catalogue = context.catalogue();
+        let lock = context.lock(&catalogue)?;
+        let mirrors = context.mirrors(&lock)?;
+        let store = context.store()?;
+        let inputs = toolchain::Inputs { lock: &lock, mirrors: &mirrors, store: &store };
+        let all = catalogue.toolchains().map_err(plan::Error::from)?;
+        let known = || all.iter().map(|recipe| recipe.name.clone()).collect::<Vec<_>>();
+        if let Some(name) = self.names.iter().find(|name| !known().contains(name)) {
+            return Err(plan::Error::UnknownToolchain { asked: name.clone(), known: known() }.into());
+        }
+        let is_meant = |name: &str, is_default| {
+            if self.names.is_empty() { is_default } else { self.names.iter().any(|asked| asked == name) }
+        };
+        for recipe in all.iter().filter(|recipe| is_meant(&recipe.name, recipe.kernels.is_some())) {
+            let tree = toolchain::tree_of(recipe, &lock)?;
+            if let Some(path) = &self.pin {
+                let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
+                let text = with_tree(&fs_err::read_to_string(path)?, &pin);
+                fs_err::write(path, text)?;
+                let (name, arch, count) = (&pin.name, pin.arch, pin.packages.len());
+                context
+                    .print(&format!("{name} {arch}: {count} packages pinned in `{}`\n", path.display()))?;
+            } else {
+                let made = toolchain::make(&tree, inputs, &context.watch)?;
+                let pinned = tree.pin.as_ref().map_or(0, |pin| pin.packages.len());
+                let (name, arch) = (&recipe.name, tree.arch);
+                let path = made.path.display();
+                context.print(&format!("{name} {arch} {} {pinned} pinned {path}\n", made.content))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! A real kernel from the pinned tree: whoever builds it, wherever, whenever and with whatever beside, the digests
+//! are the same.
+//!
+//! Three builds from a cold store: the shared one, one that compiles everything, one that finds it in ccache.
+
+#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
+#[allow(dead_code)]
+mod support;
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use support::{Imgbuild, Outcome, Place, host, real, shared_store, tool};
+
+/// A user that is none of this machine's, with no range of ids of its own.
+const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/// The same request each time.
+fn request(place: &Place) -> Imgbuild {
+    let mirror = format!("debian-security={}", place.path("mirror").display());
+    place
+        .imgbuild("kernel 5.10.262 --flavour tiny --format json --verbose")
+        .option("--arch", host())
+        .option("--mirror", mirror)
+}
+
+/// Names and digests of what was built.
+fn digests(outcome: &Outcome) -> Vec<(String, String)> {
+    let images = outcome.json()["images"].as_array().expect("there are images").clone();
+    let text = |value: &serde_json::Value| value.as_str().expect("it is text").to_owned();
+    images.iter().map(|image| (text(&image["name"]), text(&image["digest"]))).collect()
+}
+
+/// A place whose store has the source and the tree of the shared one, and nothing that was compiled.
+fn cold() -> Place {
+    let place = Place::new();
+    fs::create_dir(place.path("mirror")).expect("a new directory");
+    symlink(real::download(), place.path("mirror/linux_5.10.262.orig.tar.xz")).expect("a new link");
+    let artifacts = place.store().join("artifacts");
+    fs::create_dir_all(&artifacts).expect("a new directory");
+    fs::copy(shared_store().join("format"), place.store().join("format")).expect("stores have one format");
+    copy(&shared_store().join("artifacts/tree"), &artifacts.join("tree"));
+    place
+}
+
+fn copy(from: &Path, to: &Path) {
+    tool("cp", &["-r".as_ref(), "--reflink=auto".as_ref(), from.as_os_str(), to.as_os_str()]);
+}
+
+/// A directory with this host's programs except those that compile.
+fn without_compilers(place: &Place) -> PathBuf {
+    let dir = place.path("bin");
+    fs::create_dir(&dir).expect("a new directory");
+    let compiles = |name: &str| {
+        [
+            "gcc", "g++", "cc", "c++", "cpp", "make", "ld", "as", "strip", "objcopy", "bison", "flex", "bc",
+            "depmod", "ccache",
+        ]
+        .iter()
+        .any(|tool| {
+            name == *tool || name.starts_with(&format!("{tool}-")) || name.ends_with(&format!("-{tool}"))
+        })
+    };
+    for from in ["/usr/bin", "/bin"] {
+        for name in support::names(Path::new(from)) {
+            if !compiles(&name) && !dir.join(&name).exists() {
+                symlink(Path::new(from).join(&name), dir.join(&name)).expect("a new link");
+            }
+        }
+    }
+    dir
+}
+
+#[test]
+fn nothing_beside_the_lock_decides_about_the_digests() {
+    let (shared, _) = real::tiny();
+    let _alone = real::alone();
+    fs::create_dir(shared.path("mirror")).expect("a new directory");
+    let expected = digests(&request(&shared).run().succeeds());
+
+    // Cold from beginning to end: another user, another day, no compiler on the host.
+    let mut elsewhere = cold();
+    let bin = without_compilers(&elsewhere);
+    elsewhere.set("PATH", &bin);
+    let is_root = tool("id", &["-u".as_ref()]).trim() == "0";
+    let run = request(&elsewhere)
+        .env("TZ", "Pacific/Kiritimati")
+        .env("LC_ALL", "tr_TR.UTF-8")
+        .env("CFLAGS", "-O3")
+        .env("CCACHE_DISABLE", "1")
+        .after("umask 077");
+    let run = if is_root {
+        tool(
+            "chown",
+            &[
+                "-R".as_ref(),
+                "65534:65534".as_ref(),
+                elsewhere.work().parent().expect("it has one").as_os_str(),
+            ],
+        );
+        run.under(NOBODY)
+    } else {
+        run
+    };
+    let outcome = run.under(["faketime", "2031-05-06 07:08:09"]).run().succeeds();
+    assert_eq!(digests(&outcome), expected);
+    assert!(outcome.stderr.contains("compile  Linux 5.10.262"), "it was compiled here:\n{}", outcome.stderr);
+
+    // What the compiler's cache gives back is what the compiler gave.
+    let warm = cold();
+    copy(&elsewhere.store().join("ccache"), &warm.store().join("ccache"));
+    let outcome = request(&warm).option("--jobs", "1").run().succeeds();
+    assert_eq!(digests(&outcome), expected);
+}
+
+#[test]
+fn with_the_hosts_own_tools_the_image_says_so() {
+    use support::layout::Layout;
+    use support::source::Source;
+    let mut place = Place::new();
+    let _ = Source::new().install(&mut place);
+    let outcome = place.imgbuild("kernel 5.10.1 --toolchain host").run().succeeds();
+    let _ = outcome.says("not hermetic");
+    let layout = Layout::at(place.path("out"));
+    for name in layout.images().keys() {
+        let arch = if host() == "arm64" { "arm64" } else { "amd64" };
+        let config = format!("{:#}", layout.image(name, arch).config);
+        assert!(config.contains("\"io.imgbuild.toolchain\": \"host: "), "{config}");
+    }
+    place.imgbuild("kernel 5.10.1 --toolchain debian-1").run().fails(2).says("did you mean `debian-11`?");
+}
+
+#[test]
+fn a_kernel_older_than_pvh_leaves_a_bz_image_in_the_store_and_none_in_the_image() {
+    use support::layout::Layout;
+    use support::source::{FRAGMENT, RECIPE, Source};
+    let mut place = Place::new();
+    let _ = Source::new().version("4.19.1").install(&mut place);
+    place.write("recipes/kernel/toy.toml", RECIPE.replace("5.10", "4.19"));
+    place.write("kconfigs/toy.config", FRAGMENT.replace("[x86_64]", "[>=5.0, x86_64]"));
+    place.imgbuild("kernel 4.19.1 --arch x86_64").run().succeeds();
+    let layout = Layout::at(place.path("out"));
+    assert!(!format!("{:?}", layout.image("kernel-bin:4.19.1", "amd64").entries).contains("bzImage"));
+    let kernels = place.store().join("artifacts/kernel");
+    let [key] = &place.artifacts("kernel")[..] else { panic!("one kernel was built") };
+    assert!(kernels.join(key).join("files/qemu/bzImage").is_file());
+}
