@@ -193,6 +193,9 @@ pub enum Check {
     Bytes,
     /// Sizes and times of files are looked at; where they are not as they were, every file is read.
     Stamps,
+    /// Sizes and times of files are looked at; where they are not as they were, the artifact is made again, which
+    /// takes no longer than reading it.
+    StampsAlone,
 }
 
 /// A piece of work whose result is a directory and depends on its record alone.

@@ -1,7 +1,7 @@
 //! `imgbuild config`: a recipe resolved and checked against a kernel source, without compiling it.
 
 use super::Error;
-use super::kernel::{Plan, accepted, unpack_source};
+use super::kernel::{Plan, accepted};
 use crate::arch::Arch;
 use crate::kernel;
 use crate::kernel::kconfig::{self, Configure, Configured};
@@ -30,7 +30,8 @@ pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, 
     let accepted = accepted(&plan.recipe);
     let mut checked = Vec::new();
     for (pin, cells) in &plan.sources {
-        let (work, source) = unpack_source(plan, pin, store, watch)?;
+        let source = plan.source(pin, store, watch)?;
+        let work = store.work()?;
         for cell in cells {
             let what = format!("Linux {} {}", pin.version, cell.arch);
             let build = work.path().join(format!("build-{}", cell.arch));

@@ -19,7 +19,7 @@ use super::toolchain::{Identities, Toolchain};
 use crate::arch::Arch;
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
-use crate::fetch::unpack::{Source, unpack};
+use crate::fetch::unpack::Source;
 use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
 use crate::kernel::{Compile, Facts, Site};
 use crate::lock::{KernelPin, Lock};
@@ -272,10 +272,10 @@ impl Plan {
         store: &Store,
         watch: &Watch,
     ) -> Result<SourceImages<'p>, Error> {
-        let tree = Tree { plan: self, pin, store, watch, unpacked: OnceCell::new() };
+        let workshop = Workshop { plan: self, pin, store, watch, opened: OnceCell::new() };
         let mut members = BTreeMap::new();
         for cell in cells {
-            let site = || tree.site(cell, toolchains);
+            let site = || workshop.site(cell, toolchains);
             let identity = &toolchains[&cell.tools()];
             let step = self.compile(cell, identity, &site);
             let kernel = store.get_or_make(&step, watch)?;
@@ -404,22 +404,23 @@ struct Member {
     layer: PackedLayer,
 }
 
-/// A source that is fetched and unpacked when the first kernel needs it, and shared by the others.
-struct Tree<'p> {
+/// Where the kernels of a source are compiled: brought when the first of them needs it, and shared.
+struct Workshop<'p> {
     plan: &'p Plan,
     pin: &'p KernelPin,
     store: &'p Store,
     watch: &'p Watch,
-    unpacked: OnceCell<(Work, Source)>,
+    opened: OnceCell<(Work, Source)>,
 }
 
-impl Tree<'_> {
+impl Workshop<'_> {
     fn site(&self, cell: &Cell, toolchains: &Identities) -> Result<Site, Error> {
-        let (work, source) = if let Some(unpacked) = self.unpacked.get() {
-            unpacked
+        let (work, source) = if let Some(opened) = self.opened.get() {
+            opened
         } else {
-            let unpacked = unpack_source(self.plan, self.pin, self.store, self.watch)?;
-            self.unpacked.get_or_init(|| unpacked)
+            let source = self.plan.source(self.pin, self.store, self.watch)?;
+            let work = self.store.work()?;
+            self.opened.get_or_init(|| (work, source))
         };
         let nowhere = || unreachable!("only the key is asked for");
         let key = self.plan.compile(cell, &toolchains[&cell.tools()], &nowhere).key();
@@ -431,20 +432,6 @@ impl Tree<'_> {
         let (source, epoch, jobs) = (source.root.clone(), source.epoch, self.plan.jobs);
         Ok(Site { source, epoch, build, log, sandbox, jobs })
     }
-}
-
-/// Fetches and unpacks a source into a work directory of its own.
-pub(super) fn unpack_source(
-    plan: &Plan,
-    pin: &KernelPin,
-    store: &Store,
-    watch: &Watch,
-) -> Result<(Work, Source), Error> {
-    let fetched = plan.fetch(pin, store, watch)?;
-    let work = store.work()?;
-    let name = format!("linux-{}", pin.version);
-    let source = unpack(&fetched.path, &name, work.path(), watch)?;
-    Ok((work, source))
 }
 
 /// Parses and merges a recipe's fragments for one kernel.

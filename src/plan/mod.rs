@@ -5,6 +5,7 @@ pub mod config;
 pub mod kernel;
 pub mod lock;
 mod pack;
+mod source;
 pub mod toolchain;
 
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use std::path::Path;
 use fs_err::{self as fs, File};
 use sha2::{Digest, Sha256};
 
-use crate::step::{Key, hex};
+use crate::step::hex;
 
 /// The sorted entries of a directory tree.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,17 +22,8 @@ impl Listing {
         Ok(Self(lines))
     }
 
-    /// What [`Listing::to_text`] wrote.
-    pub(super) fn parse(text: &str) -> Self {
-        Self(text.lines().map(str::to_owned).collect())
-    }
-
     pub(super) fn to_text(&self) -> String {
         self.0.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
-    }
-
-    pub(super) fn key(&self) -> Key {
-        Key::of(&serde_json::json!(self.0))
     }
 }
 

@@ -22,6 +22,10 @@ use listing::Listing;
 /// The layout of the store; a store of another format is refused.
 const FORMAT: &str = "imgbuild store 1\n";
 
+/// The file beside `files/` with the list of what is in it.
+const LIST: &str = "files.list";
+/// The file beside `files/` with the step's record.
+const RECORD: &str = "record.json";
 /// The file beside `files/` with the digest of sizes and times.
 const STAMPS: &str = "files.stamps";
 
@@ -236,7 +240,7 @@ impl Store {
         let record = step.record();
         let key = Key::of(&record);
         let entry = self.entry(step.kind(), key);
-        if let Some(artifact) = Self::open_entry(&entry, step.check(), watch).map_err(Error::Io)? {
+        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
             return Ok(artifact);
         }
         let lock = File::create(self.root.join("locks").join(format!("{key}.lock"))).map_err(Error::Io)?;
@@ -252,7 +256,7 @@ impl Store {
             }
         }
         // Whoever held the lock may have made it meanwhile.
-        if let Some(artifact) = Self::open_entry(&entry, step.check(), watch).map_err(Error::Io)? {
+        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
             return Ok(artifact);
         }
         let work = self.work()?;
@@ -265,52 +269,36 @@ impl Store {
         Ok(Artifact { path: entry.join("files"), content, cached: false })
     }
 
-    /// Writes the record and the list of files beside `files/`, all of it synced.
+    /// Writes the record and what the files are checked by beside `files/`, all of it synced.
     fn seal(dir: &Path, record: &Value, check: Check) -> std::io::Result<Key> {
         let files = dir.join("files");
-        // Thousands of small files are synced together: one by one takes longer than making them did.
-        let together = check == Check::Stamps;
-        let listing = Listing::of(&files, !together)?;
-        let mut texts = vec![("files.list", listing.to_text()), ("record.json", format!("{record:#}\n"))];
-        if together {
+        let mut texts = vec![(RECORD, format!("{record:#}\n"))];
+        if check != Check::StampsAlone {
+            // Thousands of small files are synced together: one by one takes longer than making them did.
+            texts.push((LIST, Listing::of(&files, check == Check::Bytes)?.to_text()));
+        }
+        if check != Check::Bytes {
             texts.push((STAMPS, stamps::stamps(&files)?));
+        }
+        if check == Check::Stamps {
             rustix::fs::syncfs(File::open(&files)?)?;
         }
-        for (name, text) in texts {
+        for (name, text) in &texts {
             let mut file = File::create(dir.join(name))?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
         }
         File::open(dir)?.sync_all()?;
-        Ok(listing.key())
+        Ok(content(&texts[1].1))
     }
 
     /// An entry if it is there and whole; a damaged one is said and dropped.
-    fn open_entry(entry: &Path, check: Check, watch: &Watch) -> std::io::Result<Option<Artifact>> {
-        let list = match fs::read_to_string(entry.join("files.list")) {
-            Ok(list) => list,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !entry.is_dir() => return Ok(None),
-            Err(_) => String::new(),
-        };
-        let files = entry.join("files");
-        let stamps = || stamps::stamps(&files);
-        if check == Check::Stamps
-            && let (Ok(stamps), Ok(known)) = (stamps(), fs::read_to_string(entry.join(STAMPS)))
-            && stamps == known
-        {
-            return Ok(Some(Artifact { path: files, content: Listing::parse(&list).key(), cached: true }));
+    fn open_entry(entry: &Path, watch: &Watch) -> std::io::Result<Option<Artifact>> {
+        if !entry.is_dir() {
+            return Ok(None);
         }
-        let listing = Listing::of(&files, false);
-        if let Ok(listing) = &listing
-            && listing.to_text() == list
-        {
-            if check == Check::Stamps {
-                // Read whole and found sound, as after the store was moved: quick again from now on.
-                let mut file = tempfile::NamedTempFile::new_in(entry)?;
-                file.write_all(stamps()?.as_bytes())?;
-                file.persist(entry.join(STAMPS)).map_err(|error| error.error)?;
-            }
-            return Ok(Some(Artifact { path: files, content: listing.key(), cached: true }));
+        if let Some(content) = sound(entry)? {
+            return Ok(Some(Artifact { path: entry.join("files"), content, cached: true }));
         }
         let message =
             format!("the store's entry `{}` is damaged; it is dropped and made again", entry.display());
@@ -318,6 +306,34 @@ impl Store {
         fs::remove_dir_all(entry)?;
         Ok(None)
     }
+}
+
+/// The key of what an entry holds, if its files are what it says: by their stamps if it has them, else by the list.
+fn sound(entry: &Path) -> std::io::Result<Option<Key>> {
+    let read = |name: &str| fs::read_to_string(entry.join(name)).ok();
+    let (list, known) = (read(LIST), read(STAMPS));
+    let files = entry.join("files");
+    if let (Some(known), Ok(now)) = (&known, stamps::stamps(&files))
+        && *known == now
+    {
+        return Ok(Some(content(list.as_ref().unwrap_or(known))));
+    }
+    let (Some(list), Ok(listing)) = (list, Listing::of(&files, false)) else { return Ok(None) };
+    if listing.to_text() != list {
+        return Ok(None);
+    }
+    if known.is_some() {
+        // Read whole and found sound, as after the store was moved: quick again from now on.
+        let mut file = tempfile::NamedTempFile::new_in(entry)?;
+        file.write_all(stamps::stamps(&files)?.as_bytes())?;
+        file.persist(entry.join(STAMPS)).map_err(|error| error.error)?;
+    }
+    Ok(Some(content(&list)))
+}
+
+/// The key of a list of files.
+fn content(list: &str) -> Key {
+    Key::of(&serde_json::json!(list.lines().collect::<Vec<_>>()))
 }
 
 impl Drop for Work {

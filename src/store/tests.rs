@@ -28,6 +28,7 @@ impl Reporter for Notes {
 struct Count {
     runs: AtomicUsize,
     fails: bool,
+    check: Option<Check>,
 }
 
 impl Step for Count {
@@ -37,6 +38,9 @@ impl Step for Count {
     }
     fn record(&self) -> Value {
         json!({"number": 7})
+    }
+    fn check(&self) -> Check {
+        self.check.unwrap_or(Check::Bytes)
     }
     fn run(&self, out: &Path, _: &Watch) -> Result<(), Self::Error> {
         self.runs.fetch_add(1, Ordering::Relaxed);
@@ -124,4 +128,41 @@ fn somebody_else_s_directory_is_refused_and_left_alone() {
     fs::write(newer.path().join("format"), "imgbuild store 2\n").unwrap();
     let error = Store::open(newer.path()).unwrap_err();
     assert!(error.to_string().contains("imgbuild store 2"), "{error}");
+}
+
+/// Writes the same bytes again: what has other times then, as after the store was copied, is no damage in itself.
+fn touch(path: &Path) {
+    let text = fs::read(path).unwrap();
+    fs::remove_file(path).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn by_stamps_a_touched_file_is_read_and_a_changed_one_made_again() {
+    let (_dir, store, notes, watch) = fixture();
+    let step = Count { check: Some(Check::Stamps), ..Count::default() };
+    let made = store.get_or_make(&step, &watch).unwrap();
+    for _ in 0..2 {
+        touch(&made.path.join("dir/file"));
+        let found = store.get_or_make(&step, &watch).unwrap();
+        assert!(found.cached);
+        assert_eq!(found.content, made.content);
+    }
+    assert!(notes.0.lock().unwrap().is_empty());
+    fs::write(made.path.join("dir/file"), "eight").unwrap();
+    assert!(!store.get_or_make(&step, &watch).unwrap().cached);
+    assert!(notes.0.lock().unwrap().pop().unwrap().contains("is damaged"));
+}
+
+#[test]
+fn by_stamps_alone_a_touched_file_is_made_again() {
+    let (_dir, store, notes, watch) = fixture();
+    let step = Count { check: Some(Check::StampsAlone), ..Count::default() };
+    let made = store.get_or_make(&step, &watch).unwrap();
+    assert!(store.get_or_make(&step, &watch).unwrap().cached);
+    touch(&made.path.join("dir/file"));
+    assert!(!store.get_or_make(&step, &watch).unwrap().cached);
+    assert!(notes.0.lock().unwrap().pop().unwrap().contains("is damaged"));
+    fs::remove_file(made.path.join("dir/file")).unwrap();
+    assert!(!store.get_or_make(&step, &watch).unwrap().cached);
 }
