@@ -6,6 +6,7 @@
 pub mod arch;
 pub mod boot;
 pub mod cli;
+pub mod digests;
 pub mod document;
 pub mod fetch;
 pub mod host;
@@ -14,8 +15,10 @@ pub mod lock;
 pub mod oci;
 pub mod plan;
 pub mod recipe;
+pub mod record;
 pub mod sandbox;
 pub mod step;
 pub mod store;
 pub mod tree;
+pub mod turn;
 pub mod version;

@@ -25,6 +25,8 @@ pub enum Class {
     Build = 6,
     /// A guest did not come as far as it was expected to.
     Boot = 8,
+    /// The result is not the one that is recorded.
+    NotReproducible = 9,
     /// Ended by SIGINT or SIGTERM.
     Interrupted = 130,
 }
@@ -212,6 +214,12 @@ pub trait Step {
     /// How the artifact is checked when it is used.
     fn check(&self) -> Check {
         Check::Bytes
+    }
+
+    /// What people call it: the step that had the same name at another time is the one it is compared with when it
+    /// has to run again.
+    fn name(&self) -> String {
+        self.kind().to_owned()
     }
 
     /// Fills `out`, an empty directory, with the artifact.

@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Context, Failure, Format};
-use crate::plan::kernel::{Built, Flavour, Line, Plan, Request};
+use crate::digests::Verdict;
+use crate::plan::digests;
+use crate::plan::kernel::{Built, Flavour, Plan, Request};
+use crate::recipe::Catalogue;
 use crate::step::human;
 use crate::version::Version;
 
@@ -28,7 +31,7 @@ pub(super) struct Selection {
     /// A toolchain of the catalogue, or `host` for this machine's own tools [default: the series']
     #[arg(long, value_name = "NAME", env = "IMGBUILD_TOOLCHAIN", hide_env_values = true)]
     toolchain: Option<String>,
-    /// Fail on versions that the lock does not pin, instead of verifying them by their signatures
+    /// Fail on versions that the lock does not pin, and on images that do not come to their recorded digests
     #[arg(long)]
     locked: bool,
     /// How many jobs make runs at once [default: one per processor]
@@ -74,7 +77,7 @@ pub(super) struct Kernel {
     /// The OCI layout the images are put into
     #[arg(long, short, value_name = "DIR", default_value = "out")]
     output: PathBuf,
-    /// Print the steps, their inputs and what is cached, and do nothing
+    /// Print the steps, their inputs and what is cached, and do nothing: `imgbuild plan` with the same arguments
     #[arg(long)]
     dry_run: bool,
     /// How the result is printed
@@ -85,15 +88,12 @@ pub(super) struct Kernel {
 impl Kernel {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
         let plan = self.selection.plan(context)?;
-        let store = context.store()?;
         if self.dry_run {
-            let lines = plan.outline(&store, &context.watch)?;
-            return match self.format {
-                Format::Text => context.print(&outline(&lines)),
-                Format::Json => context.print_json(&json!({ "steps": lines })),
-            };
+            return super::plan::print(&plan, false, self.format, context);
         }
-        let images = plan.run(&store, &self.output, &context.watch)?;
+        let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
+        let locked = self.selection.locked;
+        let images = plan.run(&context.store()?, &self.output, &recorded, locked, &context.watch)?;
         match self.format {
             Format::Text => context.print(&self.result(&images)),
             Format::Json => context.print_json(&json!({ "layout": self.output, "images": images })),
@@ -105,31 +105,16 @@ impl Kernel {
         for image in images {
             text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
             for platform in &image.platforms {
-                text += &format!(
-                    "  {:<7} {}  {}\n",
-                    platform.architecture,
-                    platform.digest,
-                    human(platform.size)
-                );
+                let recorded = match platform.recorded {
+                    Verdict::Same => "as recorded",
+                    Verdict::None => "no digest recorded to compare with",
+                    Verdict::Differs { .. } => "NOT as recorded",
+                };
+                let size = human(platform.size);
+                text += &format!("  {:<7} {}  {size}  {recorded}\n", platform.architecture, platform.digest);
             }
         }
         let dir = self.output.display();
         text + &format!("\nwritten to `{dir}`, an OCI layout; next: imgbuild boot {dir}\n")
     }
-}
-
-/// The plan as a table.
-fn outline(lines: &[Line]) -> String {
-    let mut text = String::new();
-    for line in lines {
-        let state = match (line.cached, line.step) {
-            (true, _) => "cached",
-            (false, "assemble") => "each time",
-            (false, _) => "to do",
-        };
-        let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));
-        text +=
-            &format!("{:>9}  {:<44} {state:<9}{key}\n{:>9}  from {}\n", line.step, line.what, "", line.input);
-    }
-    text
 }

@@ -1,11 +1,14 @@
 //! The command line: what is asked for, what is told, and how it ends. The only room that prints.
 
 mod boot;
+mod cache;
 mod config;
+mod digests;
 mod doctor;
 mod fetch;
 mod kernel;
 mod lock;
+mod plan;
 mod progress;
 mod settings;
 mod tree;
@@ -19,10 +22,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::fetch::mirror::Mirrors;
 use crate::lock::{self as lock_room, Lock};
+use crate::oci;
 use crate::recipe::{Catalogue, catalogue};
 use crate::step::{Cancel, Class, Diagnose, Level, Watch};
 use crate::store::Store;
-use crate::{oci, plan};
 use progress::Printer;
 use settings::Settings;
 
@@ -33,7 +36,7 @@ use settings::Settings;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done, 1 the host (disk, permissions), 2 usage, 3 recipe, 4 input or tool missing,
-5 verification, 6 build, 8 boot, 130 interrupted."
+5 verification, 6 build, 8 boot, 9 not reproducible, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -69,6 +72,8 @@ struct Global {
 enum Command {
     /// Build a kernel and its modules as two multi-architecture images
     Kernel(kernel::Kernel),
+    /// Tell the steps of a build, what is cached, and why the rest is not
+    Plan(plan::PlanCommand),
     /// Resolve and check a kernel configuration, without compiling
     Config(config::Config),
     /// Download and verify kernel sources, for building offline later
@@ -79,6 +84,10 @@ enum Command {
     Lock(lock::LockCommand),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
+    /// Build images and compare them with the recorded digests, or record them
+    Digests(digests::DigestsCommand),
+    /// Look at the store, clean it up, check it
+    Cache(cache::Cache),
     /// Say what this host lacks, and the one command that brings it
     Doctor(doctor::Doctor),
 }
@@ -96,13 +105,15 @@ enum Format {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Plan(#[from] plan::Error),
+    Plan(#[from] crate::plan::Error),
     #[error(transparent)]
-    Boot(#[from] plan::boot::Error),
+    Boot(#[from] crate::plan::boot::Error),
     #[error(transparent)]
-    Lock(#[from] plan::lock::Error),
+    Lock(#[from] crate::plan::lock::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
+    #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
+    Damaged { count: usize },
     #[error(transparent)]
     Settings(#[from] crate::document::Mistakes),
     #[error(transparent)]
@@ -129,7 +140,7 @@ impl Failure {
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
             Self::Settings(error) => Some(error),
-            Self::Usage { .. } | Self::Io(_) => None,
+            Self::Usage { .. } | Self::Damaged { .. } | Self::Io(_) => None,
         }
     }
 }
@@ -139,6 +150,7 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
+            (None, Self::Damaged { .. }) => Class::Verification,
             (None, _) => Class::Usage,
         }
     }
@@ -148,6 +160,10 @@ impl Diagnose for Failure {
             (Some(error), _) => error.hint(),
             (None, Self::Usage { hint, .. }) => Some(hint.clone()),
             (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, Self::Damaged { .. }) => Some(
+                "they are made or fetched again when they are needed; a disk that does this twice is failing"
+                    .into(),
+            ),
             (None, _) => None,
         }
     }
@@ -255,11 +271,14 @@ pub fn main() -> ExitCode {
         let context = Context { global: cli.global, settings, watch, printer: printer.clone() };
         match cli.command {
             Command::Kernel(command) => command.run(&context),
+            Command::Plan(command) => command.run(&context),
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
+            Command::Digests(command) => command.run(&context),
+            Command::Cache(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
         }
     });

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::lock::KernelPin;
 use crate::step::{Class, Diagnose, Level, Progress, Unit, Watch, hex, human, io_hint};
+use crate::turn::{Turn, Use};
 use mirror::Location;
 
 /// An input could not be had.
@@ -141,12 +142,14 @@ impl Diagnose for Error {
 }
 
 /// A verified file of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Fetched {
     /// Where it lies.
     pub path: PathBuf,
     /// Whether it was there already.
     pub cached: bool,
+    /// Keeps it from being cleaned away.
+    _used: Use,
 }
 
 /// Whether the file of a pin is in `downloads`, without looking whether it is sound.
@@ -164,20 +167,15 @@ pub fn fetch(
     let kept = downloads.join(&pin.sha256);
     let name = pin.path.rsplit('/').next().unwrap_or(&pin.path);
     // Two processes that want the same file: one downloads, the other waits and finds it.
-    let lock = File::create(kept.with_extension("lock"))?;
-    if lock.file().try_lock().is_err() {
+    let turn = Turn::wait(&kept.with_extension("lock"), &watch.cancel, || {
         watch.reporter.note(Level::Info, &format!("another imgbuild is fetching {name}: waiting for it"));
-        while lock.file().try_lock().is_err() {
-            if watch.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-    }
+    });
+    let _turn = turn?.ok_or(Error::Cancelled)?;
     if kept.is_file() {
+        let used = Use::of(&kept)?;
         let (actual, _) = hash_file(&kept, watch)?;
         if actual == pin.sha256 {
-            return Ok(Fetched { path: kept, cached: true });
+            return Ok(Fetched { path: kept, cached: true, _used: used });
         }
         let message = format!("the store's copy of {name} is damaged; it is dropped and fetched again");
         watch.reporter.note(Level::Warning, &message);
@@ -192,7 +190,8 @@ pub fn fetch(
     File::open(&part)?.sync_all()?;
     fs::rename(&part, &kept)?;
     progress.finish(&format!("{}, sha256 verified", human(size)));
-    Ok(Fetched { path: kept, cached: false })
+    let used = Use::of(&kept)?;
+    Ok(Fetched { path: kept, cached: false, _used: used })
 }
 
 /// Brings a short document of a place, about which nothing is known yet: its signature has to vouch for it.

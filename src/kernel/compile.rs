@@ -40,6 +40,8 @@ pub struct Compile<'a, E> {
     pub version: Version,
     /// The architecture.
     pub arch: Arch,
+    /// The flavour: for the step's name alone, its key depends on what is asked for.
+    pub flavour: String,
     /// The sha256 of the source archive.
     pub source_sha256: String,
     /// The make target that answers what no fragment asks for.
@@ -69,6 +71,10 @@ impl<E: From<Error>> Step for Compile<'_, E> {
             "requested": self.requested.canonical(),
             "toolchain": self.toolchain,
         })
+    }
+
+    fn name(&self) -> String {
+        format!("Linux {} {} {}", self.version, self.arch, self.flavour)
     }
 
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), E> {

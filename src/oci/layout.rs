@@ -1,6 +1,7 @@
 //! An OCI layout directory: blobs by digest and `index.json`, which gives images their names.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -23,10 +24,15 @@ use crate::step::hex;
 /// What containerd's import calls an image after.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
+/// What files are called while they are written.
+const HALF_WRITTEN: &str = ".imgbuild-";
+
 /// A layout on disk.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Layout {
     dir: PathBuf,
+    /// Held by whoever writes: two that give names at once would lose those of one.
+    _writing: Option<File>,
 }
 
 /// One image of a layout for one platform.
@@ -45,25 +51,38 @@ pub struct Found {
 impl Layout {
     /// Fails if `dir` holds anything but a layout; makes nothing yet.
     pub fn check_output(dir: &Path) -> Result<(), Error> {
-        let mut entries = match fs::read_dir(dir) {
+        let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        if entries.next().is_none() || dir.join("oci-layout").is_file() {
+        // A writer that was killed before it had said what this is left no more than half-written files.
+        let mut foreign =
+            entries.filter(|entry| !entry.as_ref().is_ok_and(|entry| is_half_written(&entry.file_name())));
+        if foreign.next().is_none() || dir.join("oci-layout").is_file() {
             return Ok(());
         }
         Err(Error::NotALayout(dir.to_owned()))
     }
 
-    /// Opens the layout at `dir`, making an empty one if nothing is there.
+    /// Opens the layout at `dir` for writing, making an empty one if nothing is there; waits for other writers and
+    /// clears what a killed one left half-written.
     pub fn create(dir: &Path) -> Result<Self, Error> {
         Self::check_output(dir)?;
-        fs::create_dir_all(dir.join("blobs/sha256"))?;
-        let layout = Self { dir: dir.to_owned() };
+        fs::create_dir_all(dir)?;
+        let writing = File::open(dir)?;
+        writing.file().lock()?;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if is_half_written(&entry.file_name()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        let layout = Self { dir: dir.to_owned(), _writing: Some(writing) };
         if !dir.join("oci-layout").is_file() {
             layout.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
+        fs::create_dir_all(dir.join("blobs/sha256"))?;
         if !dir.join("index.json").is_file() {
             layout.write_index(Vec::new())?;
         }
@@ -77,7 +96,7 @@ impl Layout {
                 return Err(Error::NoLayout { path: dir.to_owned(), missing });
             }
         }
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), _writing: None })
     }
 
     /// Where a blob of this digest (`sha256:…`) lies.
@@ -223,8 +242,15 @@ impl Layout {
 
     /// A temporary file below the layout, as public as the user's umask lets files be.
     fn temporary(&self) -> std::io::Result<NamedTempFile> {
-        tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(&self.dir)
+        tempfile::Builder::new()
+            .prefix(HALF_WRITTEN)
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(&self.dir)
     }
+}
+
+fn is_half_written(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(HALF_WRITTEN)
 }
 
 fn persist(file: NamedTempFile, target: &Path) -> Result<(), Error> {

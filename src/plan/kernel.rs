@@ -13,10 +13,11 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Error;
 use super::pack::{Pack, PackedLayer, Role};
 use super::toolchain::{Identities, Toolchain};
+use super::{Error, digests};
 use crate::arch::Arch;
+use crate::digests::{Digests, Entry, Verdict};
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
 use crate::fetch::unpack::Source;
@@ -28,7 +29,7 @@ use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
 use crate::recipe::{Catalogue, KernelRecipe};
 use crate::step::{Level, Step, Watch, hex};
-use crate::store::{Artifact, Store, Work};
+use crate::store::{Store, Work};
 use crate::version::Version;
 
 /// The licence of the kernel, as its COPYING names it.
@@ -103,21 +104,6 @@ pub struct Plan {
     pub jobs: usize,
 }
 
-/// One line of a plan, for `--dry-run`.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Line {
-    /// The step: fetch, compile, pack, assemble.
-    pub step: &'static str,
-    /// What it works on.
-    pub what: String,
-    /// Its key, or the sha256 of what it fetches; none where it hangs on a step that is still to be done.
-    pub key: Option<String>,
-    /// Where it comes from, or what goes into it.
-    pub input: String,
-    /// Whether it is in the store.
-    pub cached: bool,
-}
-
 /// One image as it stands in the layout.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
 pub struct Built {
@@ -138,6 +124,8 @@ pub struct Platform {
     pub digest: String,
     /// The size of its layer, compressed, in bytes.
     pub size: u64,
+    /// How its digest compares with the recorded one.
+    pub recorded: Verdict,
 }
 
 impl Plan {
@@ -185,6 +173,7 @@ impl Plan {
         Compile {
             version: cell.pin.version.clone(),
             arch: cell.arch,
+            flavour: self.recipe.name.clone(),
             source_sha256: cell.pin.sha256.clone(),
             base: self.recipe.base.clone(),
             requested: Arc::clone(&cell.requested),
@@ -194,7 +183,7 @@ impl Plan {
     }
 
     /// The names of the images of a source, kernel first.
-    fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
+    pub(super) fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
         let tagged = |repository: &str| format!("{repository}:{}", pin.version);
         [
             (Role::Kernel, tagged(&self.recipe.kernel_image)),
@@ -202,42 +191,30 @@ impl Plan {
         ]
     }
 
-    /// What would be done, and what is done already.
-    pub fn outline(&self, store: &Store, watch: &Watch) -> Result<Vec<Line>, Error> {
-        let toolchains = self.toolchains(store, watch)?;
-        let mut lines = Vec::new();
-        for (pin, cells) in &self.sources {
-            lines.push(Line {
-                step: "fetch",
-                what: pin.path.rsplit('/').next().unwrap_or(&pin.path).to_owned(),
-                key: Some(pin.sha256.clone()),
-                input: self.lock.source_url(pin).unwrap_or_else(|| pin.place.clone()),
-                cached: fetch::is_cached(&store.downloads(), pin),
-            });
-            for cell in cells {
-                let nowhere = || unreachable!("an outline runs no step");
-                let step = self.compile(cell, &toolchains[&cell.tools()], &nowhere);
-                let (what, asked) =
-                    (format!("Linux {} {}", pin.version, cell.arch), cell.requested.requests().len());
-                let (recipe, toolchain) = (&self.recipe, cell.toolchain.name());
-                let input =
-                    format!("{asked} symbols of {} on {}, with {toolchain}", recipe.name, recipe.base);
-                let cached = store.peek(step.kind(), step.key());
-                lines.push(Line { step: "compile", what, key: Some(step.key().to_string()), input, cached });
-            }
-            for (role, name) in self.image_names(pin) {
-                let platforms: Vec<_> = cells.iter().map(|cell| cell.arch.oci()).collect();
-                let input = format!("the {} of {}", role.name(), platforms.join(" and "));
-                lines.push(Line { step: "assemble", what: name, key: None, input, cached: false });
-            }
-        }
-        Ok(lines)
-    }
-
-    /// Builds everything and puts the images into the layout at `output`.
-    pub fn run(&self, store: &Store, output: &Path, watch: &Watch) -> Result<Vec<Built>, Error> {
+    /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
+    /// recorded.
+    pub fn run(
+        &self,
+        store: &Store,
+        output: &Path,
+        recorded: &Digests,
+        locked: bool,
+        watch: &Watch,
+    ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before an hour of work.
         Layout::check_output(output)?;
+        let sources = self.build(store, watch)?;
+        let platforms: Vec<_> = sources.iter().flat_map(|source| source.platforms(recorded)).collect();
+        digests::judge(
+            &platforms.iter().map(|(name, platform)| (*name, platform)).collect::<Vec<_>>(),
+            locked,
+            watch,
+        )?;
+        self.assemble(&sources, recorded, output)
+    }
+
+    /// Builds everything, or finds it in the store.
+    pub(super) fn build(&self, store: &Store, watch: &Watch) -> Result<Vec<SourceImages<'_>>, Error> {
         let toolchains = self.toolchains(store, watch)?;
         if self.cells().any(|cell| *cell.toolchain == Toolchain::Host) {
             let message = "not hermetic: with this host's own tools the digests are this machine's";
@@ -255,7 +232,7 @@ impl Plan {
             for (pin, cells) in &self.sources {
                 images.push(self.build_source(pin, cells, &toolchains, store, watch)?);
             }
-            self.assemble(&images, output)
+            Ok(images)
         })
     }
 
@@ -279,7 +256,7 @@ impl Plan {
             let identity = &toolchains[&cell.tools()];
             let step = self.compile(cell, identity, &site);
             let kernel = store.get_or_make(&step, watch)?;
-            let facts: Facts = read_facts(&kernel)?;
+            let facts: Facts = read_facts(&kernel.path)?;
             self.tell_absences(&facts, cell, watch);
             let config = fs::read(kernel.path.join("boot").join(format!("config-{}", facts.release)))?;
             let config_digest = format!("sha256:{}", hex(&Sha256::digest(&config)));
@@ -293,6 +270,7 @@ impl Plan {
                     content,
                     facts: &facts,
                     arch: cell.arch,
+                    flavour: &self.recipe.name,
                     role,
                     threads: self.jobs,
                 };
@@ -302,8 +280,11 @@ impl Plan {
                 labels.insert("io.imgbuild.toolchain".into(), cell.toolchain.label(identity));
                 labels.insert("io.imgbuild.architecture".into(), cell.arch.name().into());
                 let image = image(cell.arch, facts.epoch, &layer.packed, &labels);
+                let digest = image.manifest.descriptor.digest().as_ref();
+                let recorded =
+                    Entry::new(&name, cell.arch.oci(), cell.toolchain.name(), digest, &step.record());
                 let entry = members.entry(name).or_insert_with(|| (role, facts.release.clone(), Vec::new()));
-                entry.2.push(Member { arch: cell.arch, image, layer });
+                entry.2.push(Member { arch: cell.arch, image, layer, entry: recorded });
             }
         }
         Ok(SourceImages { pin, members })
@@ -358,7 +339,12 @@ impl Plan {
     }
 
     /// Writes all blobs, then gives all images their names at once.
-    fn assemble(&self, sources: &[SourceImages<'_>], output: &Path) -> Result<Vec<Built>, Error> {
+    fn assemble(
+        &self,
+        sources: &[SourceImages<'_>],
+        recorded: &Digests,
+        output: &Path,
+    ) -> Result<Vec<Built>, Error> {
         let layout = Layout::create(output)?;
         let (mut names, mut built) = (Vec::new(), Vec::new());
         for source in sources {
@@ -368,11 +354,7 @@ impl Plan {
                     layout.add_file(&format!("sha256:{}", member.layer.packed.digest), &member.layer.path)?;
                     layout.add(&member.image.config)?;
                     layout.add(&member.image.manifest)?;
-                    platforms.push(Platform {
-                        architecture: member.arch.oci(),
-                        digest: member.image.manifest.descriptor.digest().to_string(),
-                        size: member.layer.packed.size,
-                    });
+                    platforms.push(member.platform(recorded));
                 }
                 let manifests: Vec<_> =
                     members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
@@ -392,9 +374,25 @@ impl Plan {
 }
 
 /// The images of one source: by name, with role, release and a member per platform.
-struct SourceImages<'p> {
+pub(super) struct SourceImages<'p> {
     pin: &'p KernelPin,
     members: BTreeMap<String, (Role, String, Vec<Member>)>,
+}
+
+impl SourceImages<'_> {
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().flat_map(|(_, _, members)| members)
+    }
+
+    /// What may be recorded of them.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.members().map(|member| &member.entry)
+    }
+
+    /// Each platform with its image's name.
+    fn platforms(&self, recorded: &Digests) -> impl Iterator<Item = (&str, Platform)> {
+        self.members().map(|member| (member.entry.image.as_str(), member.platform(recorded)))
+    }
 }
 
 /// One platform of an image.
@@ -402,6 +400,18 @@ struct Member {
     arch: Arch,
     image: Image,
     layer: PackedLayer,
+    entry: Entry,
+}
+
+impl Member {
+    fn platform(&self, recorded: &Digests) -> Platform {
+        Platform {
+            architecture: self.arch.oci(),
+            digest: self.entry.digest.clone(),
+            size: self.layer.packed.size,
+            recorded: recorded.compare(&self.entry),
+        }
+    }
 }
 
 /// Where the kernels of a source are compiled: brought when the first of them needs it, and shared.
@@ -471,6 +481,6 @@ pub(super) fn accepted(recipe: &KernelRecipe) -> Vec<Accepted> {
     recipe.absent.iter().flat_map(of).collect()
 }
 
-fn read_facts(kernel: &Artifact) -> std::io::Result<Facts> {
-    Ok(serde_json::from_str(&fs::read_to_string(kernel.path.join("kernel.json"))?)?)
+pub(super) fn read_facts(kernel: &Path) -> std::io::Result<Facts> {
+    Ok(serde_json::from_str(&fs::read_to_string(kernel.join("kernel.json"))?)?)
 }

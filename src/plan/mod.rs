@@ -2,8 +2,10 @@
 
 pub mod boot;
 pub mod config;
+pub mod digests;
 pub mod kernel;
 pub mod lock;
+pub mod outline;
 mod pack;
 mod source;
 pub mod toolchain;
@@ -83,6 +85,12 @@ pub enum Error {
         /// The architecture asked for.
         arch: Arch,
     },
+    /// Images are not what is recorded, and that was asked for.
+    #[error("{} not what is recorded: nothing was written", if .0.len() == 1 { "1 image is".into() } else { format!("{} images are", .0.len()) })]
+    NotRecorded(Vec<String>),
+    /// The digests built into the program cannot be written.
+    #[error("the recorded digests are those built into this imgbuild")]
+    BuiltinDigests,
     /// imgbuild runs on a machine it does not build for, and no architecture was named.
     #[error("this host is neither x86_64 nor arm64")]
     Host,
@@ -123,6 +131,7 @@ impl Diagnose for Error {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
+            (None, Self::NotRecorded(_)) => Class::NotReproducible,
             (None, _) => Class::Usage,
         }
     }
@@ -144,12 +153,22 @@ impl Diagnose for Error {
             }
             (None, Self::NoToolchain { .. }) => Some("name one with --toolchain".into()),
             (None, Self::Host) => Some("name one with --arch".into()),
+            (None, Self::NotRecorded(_)) => Some(
+                "`imgbuild plan --explain` tells what a key is made of; without --locked the images are written anyway"
+                    .into(),
+            ),
+            (None, Self::BuiltinDigests) => {
+                Some("stand in a checkout of imgbuild, or name one with --catalogue".into())
+            }
             (None, _) => None,
         }
     }
 
     fn detail(&self) -> Option<String> {
-        self.inner().and_then(Diagnose::detail)
+        match self {
+            Self::NotRecorded(images) => Some(images.join("\n")),
+            _ => self.inner().and_then(Diagnose::detail),
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Pack<'a> {
     pub(super) facts: &'a Facts,
     /// Its architecture.
     pub(super) arch: Arch,
+    /// The flavour, for the step's name.
+    pub(super) flavour: &'a str,
     /// Which part of it.
     pub(super) role: Role,
     /// How many threads compress; the bytes do not depend on it.
@@ -80,6 +82,10 @@ impl Step for Pack<'_> {
             "content": self.content.to_string(),
             "role": self.role.name(),
         })
+    }
+
+    fn name(&self) -> String {
+        format!("{} of Linux {} {} {}", self.role.name(), self.facts.release, self.arch, self.flavour)
     }
 
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), Error> {

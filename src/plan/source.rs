@@ -35,14 +35,17 @@ impl Step for Unpack<'_> {
         json!({ "step": "source 1", "sha256": self.pin.sha256 })
     }
 
+    fn name(&self) -> String {
+        format!("linux-{}", self.pin.version)
+    }
+
     fn check(&self) -> Check {
         Check::StampsAlone
     }
 
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), Error> {
         let fetched = self.plan.fetch(self.pin, self.store, watch)?;
-        let name = format!("linux-{}", self.pin.version);
-        let source = unpack(&fetched.path, &name, out, watch)?;
+        let source = unpack(&fetched.path, &self.name(), out, watch)?;
         fs::rename(source.root, out.join(TREE))?;
         Ok(fs::write(out.join(EPOCH), source.epoch.to_string())?)
     }

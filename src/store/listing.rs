@@ -9,22 +9,12 @@ use sha2::{Digest, Sha256};
 
 use crate::step::hex;
 
-/// The sorted entries of a directory tree.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Listing(Vec<String>);
-
-impl Listing {
-    /// Lists `root`; with `sync`, every file and directory is synced to disk on the way.
-    pub(super) fn of(root: &Path, sync: bool) -> std::io::Result<Self> {
-        let mut lines = Vec::new();
-        visit(root, Path::new(""), sync, &mut lines)?;
-        lines.sort();
-        Ok(Self(lines))
-    }
-
-    pub(super) fn to_text(&self) -> String {
-        self.0.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
-    }
+/// The sorted lines of a directory tree; with `sync`, every file and directory is synced to disk on the way.
+pub(super) fn listing(root: &Path, sync: bool) -> std::io::Result<String> {
+    let mut lines = Vec::new();
+    visit(root, Path::new(""), sync, &mut lines)?;
+    lines.sort();
+    Ok(lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect())
 }
 
 fn visit(root: &Path, below: &Path, sync: bool, lines: &mut Vec<String>) -> std::io::Result<()> {
@@ -55,7 +45,8 @@ fn visit(root: &Path, below: &Path, sync: bool, lines: &mut Vec<String>) -> std:
     Ok(())
 }
 
-fn hash(file: &mut File) -> std::io::Result<String> {
+/// The sha256 of the rest of a file.
+pub(super) fn hash(file: &mut File) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 17];
     loop {

@@ -1,33 +1,35 @@
 //! The cache on disk: downloads by hash, artifacts by the key of the step that made them.
 //!
-//! Below the store's root: `downloads/SHA256`, `artifacts/KIND/KEY/`, `logs/`, `locks/`, and `work/` for what is
-//! still being made. An entry appears by one rename when it is whole, is checked against its own list of files
-//! whenever it is used, and is made again if it is damaged. A work directory belongs to the process that holds its
-//! lock; those of dead processes are removed by the next one.
+//! Below the store's root: `downloads/SHA256`, `artifacts/KIND/KEY/`, `records/KIND/` (how each step was last made
+//! or found), `logs/`, `locks/`, and `work/` for what is still being made. An entry appears by one rename when it is
+//! whole, is checked against its own list of files whenever it is used, and is made again if it is damaged; its time
+//! is that of its last use. A work directory belongs to the process that holds its lock; those of dead processes are
+//! removed by the next one.
 
+mod last;
 mod listing;
-mod stamps;
+mod seal;
+mod upkeep;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err::{self as fs, File};
-use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::step::{Check, Class, Diagnose, Key, Level, Step, Watch, io_hint};
-use listing::Listing;
+use crate::step::{Class, Diagnose, Key, Level, Step, Watch, io_hint};
+use crate::turn::{Turn, Use};
+
+pub use last::Why;
+pub use upkeep::{Collected, Item, Leftover, Limits, Verified};
 
 /// The layout of the store; a store of another format is refused.
 const FORMAT: &str = "imgbuild store 1\n";
-
-/// The file beside `files/` with the list of what is in it.
-const LIST: &str = "files.list";
-/// The file beside `files/` with the step's record.
-const RECORD: &str = "record.json";
-/// The file beside `files/` with the digest of sizes and times.
-const STAMPS: &str = "files.stamps";
+/// The directories of a store that are its own.
+const ROOMS: [&str; 6] = ["downloads", "artifacts", "records", "locks", "logs", "work"];
+/// What the format file is called before it is whole.
+const NEW_FORMAT: &str = "format-";
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +45,12 @@ pub enum Error {
         /// The first line of its format file.
         found: String,
     },
-    /// Stopped by the user while waiting for another process.
-    #[error("interrupted")]
-    Cancelled,
     /// Neither `XDG_CACHE_HOME` nor `HOME` says where caches go.
     #[error("no place for the store: neither XDG_CACHE_HOME nor HOME is set")]
     NoHome,
+    /// Stopped by the user.
+    #[error("interrupted")]
+    Cancelled,
 }
 
 impl Diagnose for Error {
@@ -101,6 +103,8 @@ pub struct Artifact {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// The entries this process was given: they stay for as long as it has the store open.
+    used: Arc<Mutex<Vec<Use>>>,
 }
 
 /// A scratch directory of this process, removed when dropped.
@@ -127,12 +131,12 @@ impl Store {
 
     /// Opens the store at `root`, making it if it is not there, and clears what dead processes left half-made.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for dir in ["downloads", "artifacts", "locks", "logs", "work"] {
+        for dir in ROOMS {
             // The format file comes first, so that a store of another format is left as it is.
             Self::check_format(root)?;
             fs::create_dir_all(root.join(dir))?;
         }
-        let store = Self { root: fs::canonicalize(root)? };
+        let store = Self { root: fs::canonicalize(root)?, used: Arc::default() };
         store.sweep()?;
         Ok(store)
     }
@@ -146,13 +150,18 @@ impl Store {
                 Err(Error::Format { path: root.to_owned(), found })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_some()) {
+                // A process that was killed here left no more than the name it was about to change.
+                let foreign = |entry: std::io::Result<fs::DirEntry>| {
+                    entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().starts_with(NEW_FORMAT))
+                };
+                if fs::read_dir(root).is_ok_and(|mut entries| entries.any(foreign)) {
                     let found = "no format file, but other files".into();
                     return Err(Error::Format { path: root.to_owned(), found });
                 }
                 fs::create_dir_all(root)?;
-                let mut file = tempfile::NamedTempFile::new_in(root)?;
+                let mut file = tempfile::Builder::new().prefix(NEW_FORMAT).tempfile_in(root)?;
                 file.write_all(FORMAT.as_bytes())?;
+                file.as_file().sync_all()?;
                 file.persist(&path).map_err(|error| error.error)?;
                 Ok(())
             }
@@ -184,6 +193,10 @@ impl Store {
 
     /// A scratch directory on the store's disk.
     pub fn work(&self) -> Result<Work, Error> {
+        Ok(self.scratch()?)
+    }
+
+    fn scratch(&self) -> std::io::Result<Work> {
         // Held while a directory has no lock of its own yet, so that nobody sweeps it away.
         let gate = self.gate()?;
         gate.file().lock_shared()?;
@@ -205,12 +218,15 @@ impl Store {
             let dir = entry?.path().with_extension("");
             let path = dir.with_extension("lock");
             let alive = File::open(&path).is_ok_and(|lock| lock.file().try_lock().is_err());
-            if alive {
-                continue;
-            }
             // What cannot be removed (the dead process's make may still write) is left for the next sweep.
-            if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+            if !alive && (fs::remove_dir_all(&dir).is_ok() || !dir.exists()) {
                 let _ = fs::remove_file(&path);
+            }
+        }
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(NEW_FORMAT) {
+                let _ = fs::remove_file(entry.path());
             }
         }
         Ok(())
@@ -231,109 +247,89 @@ impl Store {
         entries.into_iter().flatten().flatten().map(|entry| entry.path().join("files")).collect()
     }
 
+    /// Where the files of an artifact are and the key of its content, without looking whether they are sound.
+    pub fn look(&self, kind: &str, key: Key) -> Option<(PathBuf, Key)> {
+        let entry = self.entry(kind, key);
+        Some((entry.join("files"), seal::content(&entry)?))
+    }
+
     fn entry(&self, kind: &str, key: Key) -> PathBuf {
         self.root.join("artifacts").join(kind).join(key.to_string())
     }
 
     /// The artifact of a step: from the store, or made now. Processes that want the same one wait for each other.
     pub fn get_or_make<S: Step>(&self, step: &S, watch: &Watch) -> Result<Artifact, MakeError<S::Error>> {
-        let record = step.record();
+        let (kind, name, record) = (step.kind(), step.name(), step.record());
         let key = Key::of(&record);
-        let entry = self.entry(step.kind(), key);
-        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
+        let entry = self.entry(kind, key);
+        let remember = || self.remember(kind, &name, &record);
+        if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
+            remember().map_err(Error::Io)?;
             return Ok(artifact);
         }
-        let lock = File::create(self.root.join("locks").join(format!("{key}.lock"))).map_err(Error::Io)?;
-        if lock.file().try_lock().is_err() {
-            let message =
-                format!("another imgbuild is making {} {}: waiting for it", step.kind(), key.short());
+        let lock = self.root.join("locks").join(format!("{key}.lock"));
+        let waiting = || {
+            let message = format!("another imgbuild is making {kind} {}: waiting for it", key.short());
             watch.reporter.note(Level::Info, &message);
-            while lock.file().try_lock().is_err() {
-                if watch.cancel.is_cancelled() {
-                    return Err(Error::Cancelled.into());
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
+        };
+        let turn = Turn::wait(&lock, &watch.cancel, waiting).map_err(Error::Io)?;
+        let _turn = turn.ok_or(Error::Cancelled)?;
         // Whoever held the lock may have made it meanwhile.
-        if let Some(artifact) = Self::open_entry(&entry, watch).map_err(Error::Io)? {
+        if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
+            remember().map_err(Error::Io)?;
             return Ok(artifact);
+        }
+        if let Some(why) = self.why(kind, &name, &record) {
+            watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
         }
         let work = self.work()?;
         let files = work.path().join("files");
         fs::create_dir(&files).map_err(Error::Io)?;
         step.run(&files, watch).map_err(MakeError::Step)?;
-        let content = Self::seal(work.path(), &record, step.check()).map_err(Error::Io)?;
+        let content = seal::seal(work.path(), &name, &record, step.check()).map_err(Error::Io)?;
         fs::create_dir_all(entry.parent().expect("an entry lies below its kind")).map_err(Error::Io)?;
         fs::rename(work.path(), &entry).map_err(Error::Io)?;
+        self.keep(Use::of(&entry).map_err(Error::Io)?);
+        remember().map_err(Error::Io)?;
         Ok(Artifact { path: entry.join("files"), content, cached: false })
     }
 
-    /// Writes the record and what the files are checked by beside `files/`, all of it synced.
-    fn seal(dir: &Path, record: &Value, check: Check) -> std::io::Result<Key> {
-        let files = dir.join("files");
-        let mut texts = vec![(RECORD, format!("{record:#}\n"))];
-        if check != Check::StampsAlone {
-            // Thousands of small files are synced together: one by one takes longer than making them did.
-            texts.push((LIST, Listing::of(&files, check == Check::Bytes)?.to_text()));
-        }
-        if check != Check::Bytes {
-            texts.push((STAMPS, stamps::stamps(&files)?));
-        }
-        if check == Check::Stamps {
-            rustix::fs::syncfs(File::open(&files)?)?;
-        }
-        for (name, text) in &texts {
-            let mut file = File::create(dir.join(name))?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-        }
-        File::open(dir)?.sync_all()?;
-        Ok(content(&texts[1].1))
+    fn keep(&self, entry: Use) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
     /// An entry if it is there and whole; a damaged one is said and dropped.
-    fn open_entry(entry: &Path, watch: &Watch) -> std::io::Result<Option<Artifact>> {
-        if !entry.is_dir() {
-            return Ok(None);
-        }
-        if let Some(content) = sound(entry)? {
+    fn open_entry(&self, entry: &Path, watch: &Watch) -> std::io::Result<Option<Artifact>> {
+        let used = match Use::of(entry) {
+            Ok(used) => used,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if let Some(content) = seal::sound(entry)? {
+            self.keep(used);
             return Ok(Some(Artifact { path: entry.join("files"), content, cached: true }));
         }
         let message =
             format!("the store's entry `{}` is damaged; it is dropped and made again", entry.display());
         watch.reporter.note(Level::Warning, &message);
-        fs::remove_dir_all(entry)?;
+        self.discard(entry)?;
         Ok(None)
     }
+
+    /// Takes an entry away by one rename, so that no half of it is ever found, and removes it.
+    fn discard(&self, entry: &Path) -> std::io::Result<()> {
+        let work = self.scratch()?;
+        fs::rename(entry, work.path().join("dropped"))
+    }
 }
 
-/// The key of what an entry holds, if its files are what it says: by their stamps if it has them, else by the list.
-fn sound(entry: &Path) -> std::io::Result<Option<Key>> {
-    let read = |name: &str| fs::read_to_string(entry.join(name)).ok();
-    let (list, known) = (read(LIST), read(STAMPS));
-    let files = entry.join("files");
-    if let (Some(known), Ok(now)) = (&known, stamps::stamps(&files))
-        && *known == now
-    {
-        return Ok(Some(content(list.as_ref().unwrap_or(known))));
+/// Whether something was removed now or is gone already; not, if somebody is filling it.
+fn settled(result: std::io::Result<()>) -> std::io::Result<bool> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(true),
     }
-    let (Some(list), Ok(listing)) = (list, Listing::of(&files, false)) else { return Ok(None) };
-    if listing.to_text() != list {
-        return Ok(None);
-    }
-    if known.is_some() {
-        // Read whole and found sound, as after the store was moved: quick again from now on.
-        let mut file = tempfile::NamedTempFile::new_in(entry)?;
-        file.write_all(stamps::stamps(&files)?.as_bytes())?;
-        file.persist(entry.join(STAMPS)).map_err(|error| error.error)?;
-    }
-    Ok(Some(content(&list)))
-}
-
-/// The key of a list of files.
-fn content(list: &str) -> Key {
-    Key::of(&serde_json::json!(list.lines().collect::<Vec<_>>()))
 }
 
 impl Drop for Work {

@@ -228,6 +228,10 @@ impl<E: From<Error>> Step for MakeTree<'_, E> {
         self.tree.record()
     }
 
+    fn name(&self) -> String {
+        format!("{} on {}", self.tree.recipe.name, self.tree.arch)
+    }
+
     // Hundreds of megabytes, used by each compilation: read when made, looked over when used.
     fn check(&self) -> Check {
         Check::Stamps

@@ -66,13 +66,11 @@ impl Requested {
         &self.overrides
     }
 
-    /// The text a step's key is made of: sorted, without comments and origins.
-    pub fn canonical(&self) -> String {
+    /// What a step's key is made of: values by symbol, without comments and origins.
+    pub fn canonical(&self) -> BTreeMap<String, String> {
         let mark = |request: &Request| if request.condition.if_known { " if-known" } else { "" };
-        let told = |request: &Request| format!("{}={}{}\n", request.symbol, request.value, mark(request));
-        let mut lines: Vec<_> = self.requests.iter().map(told).collect();
-        lines.sort();
-        lines.concat()
+        let told = |request: &Request| format!("{}{}", request.value, mark(request));
+        self.requests.iter().map(|request| (request.symbol.clone(), told(request))).collect()
     }
 
     /// The text for `KCONFIG_ALLCONFIG`, without the `if-known` requests for symbols that are not `known`.
@@ -94,7 +92,8 @@ mod tests {
         let version = "5.10.262".parse().unwrap();
         let merged = |arch| Requested::merge(parse("f", text).unwrap(), &version, arch);
         let x86 = merged(Arch::X86_64);
-        assert_eq!(x86.canonical(), "A=y\nB=m\nC=1 if-known\n");
+        let told = |(symbol, value): (&str, &str)| (symbol.to_owned(), value.to_owned());
+        assert_eq!(x86.canonical(), [("A", "y"), ("B", "m"), ("C", "1 if-known")].map(told).into());
         assert_eq!(x86.overrides(), []);
         let arm64 = merged(Arch::Arm64);
         assert_eq!(arm64.text(|_| false), "# CONFIG_A is not set\nCONFIG_B=m\n");
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_origins_and_order_do_not_change_the_canonical_text() {
+    fn comments_origins_and_order_do_not_change_what_the_key_is_made_of() {
         let version = "5.10".parse().unwrap();
         let canonical =
             |text| Requested::merge(parse("f", text).unwrap(), &version, Arch::X86_64).canonical();
