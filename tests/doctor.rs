@@ -45,16 +45,29 @@ fn a_host_that_has_everything_is_told_so() {
             "boot x86_64 kernels: everything is here",
             "build arm64 kernels: everything is here",
             "boot arm64 kernels: everything is here",
+            "sandbox: it works",
         ]
     );
-    let outcome = place.imgbuild("doctor kernel").run().succeeds();
+    let outcome = place.imgbuild("doctor kernel --toolchain host").run().succeeds();
     assert_eq!(outcome.stdout, format!("build {HOST} kernels: everything is here\n"));
+}
+
+#[test]
+fn a_tree_needs_what_makes_it_and_what_shuts_it_in() {
+    let place = Place::new();
+    let outcome = with_only(&place, &["bwrap"], place.imgbuild("doctor kernel")).run().exits(4);
+    outcome
+        .prints(format!("build {HOST} kernels: missing mmdebstrap\n"))
+        .says("error: this host lacks `mmdebstrap` (makes the toolchain's root tree)")
+        .says(format!("hint: on Debian and Ubuntu: `{} mmdebstrap`", apt_get()));
+    let outcome = place.imgbuild("doctor kernel --toolchain debian-1").run().fails(2);
+    outcome.says("did you mean `debian-11`?");
 }
 
 #[test]
 fn what_is_missing_is_named_with_the_one_command_that_brings_it() {
     let place = Place::new();
-    let run = place.imgbuild("doctor kernel");
+    let run = place.imgbuild("doctor kernel --toolchain host");
     let outcome = with_only(&place, &["make", "gcc", "perl", "gzip"], run).run().exits(4);
     outcome
         .prints(format!("build {HOST} kernels: missing "))
@@ -92,14 +105,14 @@ fn the_other_architecture_needs_its_cross_compiler() {
         ("x86_64", "binutils-x86-64-linux-gnu gcc-x86-64-linux-gnu", "x86_64-linux-gnu-gcc")
     };
     let native = ["make", "gcc", "ld", "flex", "bison", "bc", "perl", "gzip"];
-    let run = place.imgbuild("doctor kernel --arch").arg(arch);
+    let run = place.imgbuild("doctor kernel --toolchain host --arch").arg(arch);
     let outcome = with_only(&place, &native, run).run().exits(4);
     outcome
         .prints(format!("build {arch} kernels: missing"))
         .says(format!("`{gcc}` (compiles for {arch})"))
         .says(format!("`{} {package}`", apt_get()));
     // The host's own is not touched by that.
-    with_only(&place, &native, place.imgbuild("doctor kernel")).run().succeeds();
+    with_only(&place, &native, place.imgbuild("doctor kernel --toolchain host")).run().succeeds();
 }
 
 #[test]
@@ -118,7 +131,7 @@ fn booting_needs_the_architectures_qemu() {
 #[test]
 fn an_empty_path_is_a_host_that_lacks_all() {
     let place = Place::new();
-    let outcome = place.imgbuild("doctor kernel").env("PATH", "").run().exits(4);
+    let outcome = place.imgbuild("doctor kernel --toolchain host").env("PATH", "").run().exits(4);
     outcome.says("`make`").says("`gcc`").says(" make").says("perl-base");
     assert!(Path::new("/usr/include/stdio.h").exists(), "libc6-dev is not asked for where its headers are");
 }

@@ -34,9 +34,9 @@ fn a_dry_run_tells_steps_inputs_and_hashes_and_does_nothing() {
     assert_eq!(lines[0], ["fetch", "linux-5.10.1.tar.xz", "to", "do", &sha256[..16]]);
     assert_eq!(lines[1], ["from", "https://kernel.test/pub/v5.x/linux-5.10.1.tar.xz"]);
     assert_eq!(lines[2][..6], ["compile", "Linux", "5.10.1", "x86_64", "to", "do"]);
-    assert_eq!(lines[3], ["from", "4", "symbols", "of", "toy", "on", "allnoconfig"]);
+    assert_eq!(lines[3], ["from", "4", "symbols", "of", "toy", "on", "allnoconfig,", "with", "host"]);
     assert_eq!(lines[4][..6], ["compile", "Linux", "5.10.1", "arm64", "to", "do"]);
-    assert_eq!(lines[5], ["from", "3", "symbols", "of", "toy", "on", "allnoconfig"]);
+    assert_eq!(lines[5], ["from", "3", "symbols", "of", "toy", "on", "allnoconfig,", "with", "host"]);
     assert_eq!(lines[6], ["assemble", "kernel-bin:5.10.1", "each", "time"]);
     assert_eq!(lines[7], ["from", "the", "kernel", "of", "amd64", "and", "arm64"]);
     assert_eq!(lines[8], ["assemble", "kernel-modules:5.10.1", "each", "time"]);
@@ -89,7 +89,7 @@ fn a_key_does_not_move_with_jobs_paths_or_mirrors() {
     let first = steps(&place);
     let other = Place::new();
     let json = other
-        .imgbuild("kernel 5.10.1 --arch all --dry-run --format json --jobs 7 --mirror test=/elsewhere")
+        .imgbuild("kernel 5.10.1 --arch all --dry-run --format json --toolchain host --jobs 7 --mirror test=/elsewhere")
         .option("--catalogue", place.work())
         .run()
         .succeeds()

@@ -75,7 +75,7 @@ fn an_unknown_version_is_told_with_the_pinned_ones_and_how_to_add_one() {
     let place = Place::new();
     for version in ["5.10.78", "5.11"] {
         place
-            .imgbuild("kernel")
+            .imgbuild("kernel --locked")
             .arg(version)
             .run()
             .fails(2)

@@ -176,7 +176,11 @@ impl Diagnose for Error {
                 Some("a catalogue that is to verify new versions needs keys/, as the project's has".into())
             }
             Self::NoMaterial { path, .. } => {
-                Some(format!("put its ASCII-armoured public key at `{path}` (see keys/README.md)"))
+                let (place, path) = match path.strip_prefix("<built-in>/") {
+                    Some(path) => ("in a checkout of imgbuild, ", path),
+                    None => ("", path.as_str()),
+                };
+                Some(format!("{place}put its ASCII-armoured public key at `{path}` (see keys/README.md), or pin the version by hand"))
             }
             Self::KeyFile { .. } => {
                 Some("each file holds one public key and is named after its fingerprint".into())
