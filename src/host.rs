@@ -88,6 +88,11 @@ pub fn require(tools: &[Tool]) -> Result<(), Missing> {
     if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
 }
 
+/// The file of a keyring: a name below `/usr/share/keyrings`, or a path as it is.
+pub fn keyring_path(keyring: &str) -> String {
+    if keyring.contains('/') { keyring.to_owned() } else { format!("/usr/share/keyrings/{keyring}.gpg") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

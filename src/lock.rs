@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::arch::Arch;
 use crate::document::{Document, Fields, Mistakes, list};
+use crate::host;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
 use trees::TreePin;
@@ -40,6 +41,23 @@ pub struct KernelPin {
     pub homepage: Option<String>,
 }
 
+/// A source package of a Debian archive whose upstream tarballs are kernel sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceList {
+    /// The archive's place.
+    pub place: String,
+    /// The suite below `dists/`.
+    pub suite: String,
+    /// The component.
+    pub component: String,
+    /// The source package.
+    pub package: String,
+    /// The file with the keys that the archive may be signed with.
+    pub keyring: String,
+    /// A public page about the package.
+    pub homepage: Option<String>,
+}
+
 /// The parsed lock.
 #[derive(Debug)]
 pub struct Lock {
@@ -48,6 +66,7 @@ pub struct Lock {
     snapshots: BTreeMap<String, String>,
     kernels: Vec<KernelPin>,
     trees: Vec<TreePin>,
+    sources: Vec<SourceList>,
 }
 
 /// A request that the lock cannot answer.
@@ -96,7 +115,7 @@ impl Diagnose for Error {
 impl Lock {
     /// Parses the text of the lock called `name`.
     pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
-        let (places, snapshots, kernels, trees) = Document::new(name, text).read(|top| {
+        let (places, snapshots, kernels, trees, sources) = Document::new(name, text).read(|top| {
             if let Some(number) = top.number("assembly")
                 && number != ASSEMBLY
             {
@@ -121,9 +140,11 @@ impl Lock {
             }
             kernels.sort_by(|a, b| a.version.cmp(&b.version));
             let trees = top.tables("tree", trees::read).into_iter().flatten().collect();
-            (places, snapshots(top), kernels, trees)
+            let sources = top.tables("sources", |fields| source_list(fields, &places)).into_iter().flatten();
+            let sources = sources.collect();
+            (places, snapshots(top), kernels, trees, sources)
         })?;
-        Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees })
+        Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees, sources })
     }
 
     /// What messages call it: its path.
@@ -150,6 +171,11 @@ impl Lock {
     /// The pinned package set of a tree that runs on `arch`.
     pub fn tree(&self, name: &str, arch: Arch) -> Option<&TreePin> {
         self.trees.iter().find(|pin| pin.name == name && pin.arch == arch)
+    }
+
+    /// The archives that are asked for newer kernel sources.
+    pub fn sources(&self) -> &[SourceList] {
+        &self.sources
     }
 
     /// The names of all places.
@@ -206,19 +232,39 @@ fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+fn source_list(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<SourceList> {
+    let text = |name| fields.required(name).map(|text| text.value);
+    let place = known_place(fields, places);
+    let (suite, component, package) = (text("suite"), text("component"), text("package"));
+    let keyring = text("keyring").map(|keyring| host::keyring_path(&keyring));
+    let homepage = fields.text("homepage").map(|text| text.value);
+    Some(SourceList {
+        place: place?,
+        suite: suite?,
+        component: component?,
+        package: package?,
+        keyring: keyring?,
+        homepage,
+    })
+}
+
+/// The field `place`, which is to be one of the lock's.
+fn known_place(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<String> {
+    let place = fields.required("place")?;
+    if !places.contains_key(&place.value) {
+        let help = format!("the places are {}", list(places.keys().map(String::as_str)));
+        fields.mistake(&place, format!("unknown place `{}`", place.value), Some(help));
+    }
+    Some(place.value)
+}
+
 fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<KernelPin> {
     let version = fields.parsed("version");
-    let place = fields.required("place");
+    let place = known_place(fields, places);
     let path = fields.required("path");
     let sha256 = fields.required("sha256");
     let size = fields.number("size");
     let homepage = fields.text("homepage").map(|text| text.value);
-    if let Some(place) = &place
-        && !places.contains_key(&place.value)
-    {
-        let help = format!("the places are {}", list(places.keys().map(String::as_str)));
-        fields.mistake(place, format!("unknown place `{}`", place.value), Some(help));
-    }
     if let Some(digest) = &sha256
         && !is_sha256(&digest.value)
     {
@@ -231,7 +277,7 @@ fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<Kernel
     }
     Some(KernelPin {
         version: version?,
-        place: place?.value,
+        place: place?,
         path: path?.value,
         sha256: sha256?.value,
         size,

@@ -332,3 +332,54 @@ fn conditions_of_a_fragment_choose_by_version_and_architecture() {
     assert!(config("5.10.1", "arm64").contains("CONFIG_BUS=y\n"));
     assert!(config("5.10.1", "amd64").contains("# CONFIG_BUS is not set\n"));
 }
+
+/// The rows of the table in kconfigs/README.md that the fragments call for.
+fn rows_of(
+    dir: &std::path::Path,
+    below: &str,
+    rows: &mut std::collections::BTreeSet<(String, String, String)>,
+) {
+    for entry in fs_err::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().unwrap().is_dir() {
+            rows_of(&entry.path(), &format!("{name}/"), rows);
+        } else if name.ends_with(".config") {
+            for line in fs_err::read_to_string(entry.path()).unwrap().lines() {
+                let Some((symbol, rest)) = line
+                    .trim_start_matches("# ")
+                    .strip_prefix("CONFIG_")
+                    .and_then(|line| line.split_once(['=', ' ']))
+                else {
+                    continue;
+                };
+                let Some((_, condition)) = rest.split_once("# [") else { continue };
+                let condition = condition.split(']').next().unwrap();
+                if condition.contains(['<', '>']) {
+                    rows.insert((name.clone(), condition.to_owned(), symbol.to_owned()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_symbols_that_differ_by_version_are_listed() {
+    let kconfigs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kconfigs");
+    let mut wanted = std::collections::BTreeSet::new();
+    rows_of(&kconfigs, "", &mut wanted);
+    assert!(wanted.len() > 50, "{wanted:?}");
+    let readme = fs_err::read_to_string(kconfigs.join("README.md")).unwrap();
+    let mut listed = std::collections::BTreeSet::new();
+    for line in readme.lines() {
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        if let [file, condition, symbols] = cells[..] {
+            let plain = |text: &str| text.trim_matches(['`', ' ']).to_owned();
+            if file.starts_with('`') {
+                listed
+                    .extend(symbols.split(' ').map(|symbol| (plain(file), plain(condition), plain(symbol))));
+            }
+        }
+    }
+    assert_eq!(listed, wanted);
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use support::archive::Archive;
-use support::{Outcome, Place, tool};
+use support::{Outcome, Place, host, tool};
 
 const LOCK: &str = "recipes/imgbuild.lock";
 
@@ -17,11 +17,11 @@ fn pinned() -> (Place, Archive) {
     let place = Place::new();
     let archive = Archive::new(&place);
     place
-        .imgbuild("tree --pin")
-        .arg(LOCK)
+        .imgbuild("lock toy-1")
         .run()
         .succeeds()
-        .prints("2 packages pinned in `recipes/imgbuild.lock`");
+        .prints(format!("toy-1 on {}: 2 packages, none is pinned", host()))
+        .prints(format!("in `{LOCK}` now: the 2 packages of toy-1 on {}", host()));
     (place, archive)
 }
 
@@ -91,9 +91,12 @@ fn what_moved_is_listed_and_accepted_by_pinning_anew() {
         .says("toy-extra 3: not pinned, but needed now")
         .says("toy-library: 1.0 is pinned, 1.1 is there")
         .says("toy-tool 2:1.0-1: the same version with other bytes")
-        .says("`imgbuild lock` accepts what is there now");
+        .says("`imgbuild lock toy-1` accepts what is there now");
     assert_eq!(place.half_made(), [""; 0]);
-    place.imgbuild("tree --pin").arg(LOCK).run().succeeds();
+    let check = place.imgbuild("lock toy-1 --check").run().exits(3);
+    check.prints("3 packages, 3 moved").prints("toy-library: 1.0 is pinned, 1.1 is there").says("is behind");
+    place.imgbuild("lock toy-1").run().succeeds();
+    place.imgbuild("lock toy-1 --check").run().succeeds().prints("3 packages, all as pinned");
     place.imgbuild("tree").run().succeeds().says("3 packages, all as pinned");
 }
 
@@ -139,7 +142,7 @@ fn without_pins_the_date_decides_and_it_is_said() {
         .succeeds()
         .says("pins no packages for toy-1")
         .says("20260901T000000Z")
-        .says("`imgbuild lock` pins them");
+        .says("`imgbuild lock toy-1` pins them");
 }
 
 #[test]

@@ -6,90 +6,173 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Context, Failure};
-use crate::fetch::kernel_org::KernelOrg;
+use crate::document::list;
+use crate::fetch::kernel_org::{KernelOrg, PLACE};
 use crate::fetch::mirror::Mirrors;
-use crate::lock::Lock;
-use crate::plan::lock::{Error, Series, admit, keyring, survey, tracked, write};
-use crate::recipe::{Catalogue, catalogue};
+use crate::lock::{Lock, SourceList};
+use crate::plan::lock::{Entry, Error, Series, admit, keyring, survey, survey_archive, tracked, write};
+use crate::plan::{self, toolchain};
+use crate::recipe::{Catalogue, ToolchainRecipe, catalogue};
+use crate::tree::drift;
 use crate::version::Version;
 
-/// Pin the newest release of each series, verified by its maintainers' signatures
+/// Pin the newest inputs, verified by their signatures
 ///
-/// Asks kernel.org which releases of the series that the recipes track are the newest, verifies its signed list of
-/// checksums and each new tarball's own signature with the keys in keys/, and adds what is new to the lock, comments
-/// kept. Every kernel.org pin is compared with what is signed; none is ever replaced or removed.
+/// For `kernel.org`: asks which releases of the series that the recipes track are the newest, verifies its signed list
+/// of checksums and each new tarball's own signature with the keys in keys/, and adds what is new to the lock.
+///
+/// For an archive of the lock's [[sources]]: verifies its signed list of source packages and adds a newer kernel's.
+///
+/// For a toolchain: pins the packages that its archive has now, each with version and sha256.
+///
+/// Every kernel pin is compared with what is signed; none is ever replaced or removed, and comments are kept.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imgbuild lock --check           # exit 3: something newer is out, 5: a pin is not what is signed
-  imgbuild lock --series 5.10
+  imgbuild lock kernel.org --series 5.10
+  imgbuild lock debian-12         # accept the packages that the archive has now
   imgbuild lock --add kernel 5.10.250
   imgbuild lock --mirror kernel.org=DIRECTORY --mirror kernel.org-releases=DIRECTORY")]
 pub(super) struct LockCommand {
-    /// Change nothing; fail if something newer exists or a pin is not what kernel.org signs
+    /// `kernel.org`, an archive of [[sources]], or a toolchain [default: all that have kernels]
+    #[arg(value_name = "INPUT")]
+    inputs: Vec<String>,
+    /// Change nothing; fail if something newer exists or a pin is not what its place signs
     #[arg(long)]
     check: bool,
-    /// Look at this series alone; may be given more than once
+    /// Of kernel.org, look at this series alone; may be given more than once
     #[arg(long, value_name = "SERIES")]
     series: Vec<Version>,
     /// Pin this very version instead of the newest ones: `--add kernel 5.10.250`
-    #[arg(long, num_args = 2, value_names = ["KIND", "VERSION"], conflicts_with_all = ["check", "series"])]
+    #[arg(long, num_args = 2, value_names = ["KIND", "VERSION"], conflicts_with_all = ["inputs", "check", "series"])]
     add: Vec<String>,
+}
+
+/// What can be pinned.
+enum Input {
+    KernelOrg,
+    Archive(SourceList),
+    Toolchain(Box<ToolchainRecipe>),
+}
+
+/// What the inputs came to.
+#[derive(Default)]
+struct Findings {
+    /// Sentences for the user, a line each.
+    text: String,
+    /// What the lock is behind in.
+    newer: Vec<String>,
+    /// What is to be written, with a sentence for the user.
+    entries: Vec<(Entry, String)>,
+}
+
+/// What all inputs are looked at with.
+struct Desk<'a> {
+    context: &'a Context,
+    catalogue: &'a Catalogue,
+    lock: &'a Lock,
+    mirrors: &'a Mirrors,
 }
 
 impl LockCommand {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let catalogue = context.catalogue();
-        let lock = context.lock(&catalogue)?;
-        let mirrors = context.mirrors(&lock)?;
-        let keyring = keyring(&catalogue)?;
-        let downloads = context.store()?.downloads();
-        let upstream = KernelOrg::new(&lock, &mirrors, &keyring, &downloads, &context.watch);
+        let catalogue = &context.catalogue();
+        let lock = &context.lock(catalogue)?;
+        let mirrors = &context.mirrors(lock)?;
+        let inputs = self.inputs(catalogue, lock)?;
         // Refused before hours of downloads, not after.
-        let path = if self.check { None } else { Some(path(context, &catalogue)?) };
-        let (mut text, mut wanted) = (String::new(), Vec::new());
-        if self.add.is_empty() {
-            let series = self.series(&catalogue)?;
+        let path = if self.check { None } else { Some(path(context, catalogue)?) };
+        let desk = Desk { context, catalogue, lock, mirrors };
+        let mut found = Findings::default();
+        for input in inputs {
+            match input {
+                Input::KernelOrg => self.kernel_org(&desk, &mut found)?,
+                Input::Archive(list) => archive(&list, &desk, &mut found)?,
+                Input::Toolchain(recipe) => tree(&recipe, &desk, &mut found)?,
+            }
+        }
+        let Findings { mut text, newer, entries } = found;
+        let Some(path) = path else {
+            context.print(&text)?;
+            let lock = lock.name().to_owned();
+            return if newer.is_empty() { Ok(()) } else { Err(Error::Behind { lock, newer }.into()) };
+        };
+        let (entries, told): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        if !entries.is_empty() {
+            write(&path, &entries)?;
+        }
+        told.iter().for_each(|told| text += &format!("in `{}` now: {told}\n", path.display()));
+        context.print(&text)
+    }
+
+    fn inputs(&self, catalogue: &Catalogue, lock: &Lock) -> Result<Vec<Input>, Failure> {
+        let archives = || lock.sources().iter().cloned().map(Input::Archive);
+        if !self.add.is_empty() || !self.series.is_empty() && self.inputs.is_empty() {
+            return Ok(vec![Input::KernelOrg]);
+        }
+        if self.inputs.is_empty() {
+            return Ok([Input::KernelOrg].into_iter().chain(archives()).collect());
+        }
+        let toolchains = catalogue.toolchains().map_err(plan::Error::from)?;
+        let input = |name: &String| {
+            if name == PLACE {
+                return Ok(Input::KernelOrg);
+            }
+            if let Some(list) = lock.sources().iter().find(|list| list.place == *name) {
+                return Ok(Input::Archive(list.clone()));
+            }
+            if let Some(recipe) = toolchains.iter().find(|recipe| recipe.name == *name) {
+                return Ok(Input::Toolchain(Box::new(recipe.clone())));
+            }
+            let known: Vec<&str> = [PLACE]
+                .into_iter()
+                .chain(lock.sources().iter().map(|list| list.place.as_str()))
+                .chain(toolchains.iter().map(|recipe| recipe.name.as_str()))
+                .collect();
+            let message = format!("`{name}` is nothing that can be pinned");
+            Err(Failure::Usage { message, hint: format!("there are {}", list(known)) })
+        };
+        self.inputs.iter().map(input).collect()
+    }
+
+    fn kernel_org(&self, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
+        let Desk { context, catalogue, lock, mirrors } = desk;
+        let keyring = keyring(catalogue)?;
+        let downloads = context.store()?.downloads();
+        let upstream = KernelOrg::new(lock, mirrors, &keyring, &downloads, &context.watch);
+        let wanted: Vec<Series> = if self.add.is_empty() {
+            let series = self.series(catalogue)?;
             let all_pins = self.series.is_empty();
-            let (found, agreeing) = survey(&upstream, &lock, &series, all_pins, &context.watch)?;
-            found.iter().for_each(|series| text += &line(series));
-            let pins = if agreeing == 1 { "1 pin is".to_owned() } else { format!("{agreeing} pins are") };
-            text += &format!("{pins} what kernel.org signs\n");
-            wanted.extend(found.into_iter().filter(Series::is_behind));
+            let (series, agreeing) = survey(&upstream, lock, &series, all_pins, &context.watch)?;
+            series.iter().for_each(|series| found.text += &line(series));
+            found.text += &agree(agreeing, PLACE);
+            series.into_iter().filter(Series::is_behind).collect()
         } else {
             let version = self.added()?;
             if lock.kernel(&version).is_ok_and(|pin| pin.version == version) {
-                return context.print(&format!("{version} is pinned already\n"));
+                found.text += &format!("{version} is pinned already\n");
+                return Ok(());
             }
             let name = version.series();
-            wanted.push(Series { name, pinned: None, newest: version, is_maintained: true });
-        }
-        if let Some(path) = path {
-            let verify = |series: &Series| upstream.verify(&series.newest);
-            let added = wanted.iter().map(verify).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
-            if !added.is_empty() {
-                write(&path, &added)?;
-            }
-            for verified in &added {
-                text += &format!(
-                    "added {} to `{}`: list signed by {}, tarball by {}\n",
-                    verified.pin.version,
-                    path.display(),
-                    verified.sums.owner,
-                    verified.tarball.owner
+            vec![Series { name, pinned: None, newest: version, is_maintained: true }]
+        };
+        for series in &wanted {
+            if self.check {
+                found.newer.push(match &series.pinned {
+                    Some(pinned) => format!("{} is out, pinned is {pinned}", series.newest),
+                    None => format!("{} is out, nothing of {} is pinned", series.newest, series.name),
+                });
+            } else {
+                let verified = upstream.verify(&series.newest).map_err(Error::from)?;
+                let told = format!(
+                    "{}: list signed by {}, tarball by {}",
+                    verified.pin.version, verified.sums.owner, verified.tarball.owner
                 );
+                found.entries.push((Entry::from(&verified), told));
             }
-            return context.print(&text);
         }
-        context.print(&text)?;
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let newer = wanted.iter().map(|series| match &series.pinned {
-            Some(pinned) => format!("{} is out, pinned is {pinned}", series.newest),
-            None => format!("{} is out, nothing of {} is pinned", series.newest, series.name),
-        });
-        Err(Error::Behind { lock: lock.name().to_owned(), newer: newer.collect() }.into())
+        Ok(())
     }
 
     fn series(&self, catalogue: &Catalogue) -> Result<BTreeSet<String>, Failure> {
@@ -107,6 +190,58 @@ impl LockCommand {
             [] => unreachable!("asked only where something is to be added"),
         }
     }
+}
+
+/// Looks at an archive's kernel sources.
+fn archive(list: &SourceList, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
+    let offered = survey_archive(list, desk.lock, desk.mirrors, &desk.context.watch)?;
+    let (place, newest) = (&list.place, &offered.newest.version);
+    found.text += &match &offered.pinned {
+        Some(pinned) if offered.is_newer() => format!("{place}: {newest} is new, pinned is {pinned}\n"),
+        Some(_) => format!("{place}: {newest} is the newest\n"),
+        None => format!("{place}: {newest} is new, nothing is pinned\n"),
+    };
+    for version in &offered.gone {
+        found.text +=
+            &format!("{place}: {version} is pinned, but no longer there: name a mirror that keeps it\n");
+    }
+    found.text += &agree(offered.agreeing, place);
+    // One version has one pin: kernel.org's own tarball may be there already.
+    let is_known = desk.lock.kernels().iter().any(|pin| pin.version == *newest);
+    if offered.is_newer() && !is_known {
+        found.newer.push(format!("{place} has {newest}"));
+        let told = format!("{newest} of {place}: list signed by {}", offered.signer.owner);
+        found.entries.push((Entry::from(&offered), told));
+    }
+    Ok(())
+}
+
+/// Looks at the packages of a toolchain's tree.
+fn tree(recipe: &ToolchainRecipe, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
+    let Desk { context, lock, mirrors, .. } = desk;
+    let store = context.store()?;
+    let inputs = toolchain::Inputs { lock, mirrors, store: &store };
+    let tree = toolchain::tree_of(recipe, lock)?;
+    let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
+    let (name, arch, count) = (&pin.name, pin.arch, pin.packages.len());
+    let moved = tree.pin.as_ref().map(|pinned| drift(&pinned.packages, &pin.packages));
+    let verdict = match &moved {
+        None => "none is pinned".to_owned(),
+        Some(moved) if moved.is_empty() => "all as pinned".into(),
+        Some(moved) => format!("{} moved", moved.len()),
+    };
+    found.text += &format!("{name} on {arch}: {count} packages, {verdict}\n");
+    moved.iter().flatten().for_each(|moved| found.text += &format!("  {moved}\n"));
+    if moved.is_none_or(|moved| !moved.is_empty()) {
+        found.newer.push(format!("the packages of {name} on {arch}: {verdict}"));
+        found.entries.push((Entry::Tree(pin.clone()), format!("the {count} packages of {name} on {arch}")));
+    }
+    Ok(())
+}
+
+fn agree(pins: usize, place: &str) -> String {
+    let pins = if pins == 1 { "1 pin is".to_owned() } else { format!("{pins} pins are") };
+    format!("{pins} what {place} signs\n")
 }
 
 /// The file that is to be changed.

@@ -1,17 +1,15 @@
 //! `imgbuild tree`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::{Context, Failure};
-use crate::lock::trees::with_tree;
 use crate::plan::{self, toolchain};
 
 /// Make toolchains' root trees, for building offline later
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints the digest of each tree's files, the number of packages the lock pins for it, and where it lies.
+`imgbuild lock NAME` pins the packages.
 
 Examples:
   imgbuild tree
@@ -20,9 +18,6 @@ pub(super) struct Tree {
     /// Toolchains of the catalogue [default: those that are some kernels' default]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Write the packages that the archives have now into this lock, and make no tree
-    #[arg(long, value_name = "LOCK")]
-    pin: Option<PathBuf>,
 }
 
 impl Tree {
@@ -42,20 +37,11 @@ impl Tree {
         };
         for recipe in all.iter().filter(|recipe| is_meant(&recipe.name, recipe.kernels.is_some())) {
             let tree = toolchain::tree_of(recipe, &lock)?;
-            if let Some(path) = &self.pin {
-                let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
-                let text = with_tree(&fs_err::read_to_string(path)?, &pin);
-                fs_err::write(path, text)?;
-                let (name, arch, count) = (&pin.name, pin.arch, pin.packages.len());
-                context
-                    .print(&format!("{name} {arch}: {count} packages pinned in `{}`\n", path.display()))?;
-            } else {
-                let made = toolchain::make(&tree, inputs, &context.watch)?;
-                let pinned = tree.pin.as_ref().map_or(0, |pin| pin.packages.len());
-                let (name, arch) = (&recipe.name, tree.arch);
-                let path = made.path.display();
-                context.print(&format!("{name} {arch} {} {pinned} pinned {path}\n", made.content))?;
-            }
+            let made = toolchain::make(&tree, inputs, &context.watch)?;
+            let pinned = tree.pin.as_ref().map_or(0, |pin| pin.packages.len());
+            let (name, arch) = (&recipe.name, tree.arch);
+            let path = made.path.display();
+            context.print(&format!("{name} {arch} {} {pinned} pinned {path}\n", made.content))?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Inputs from outside: found at a place or its mirror, hashed while they stream, kept under their hash.
 
+pub mod archive;
 mod download;
 pub mod kernel_org;
 pub mod mirror;

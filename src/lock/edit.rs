@@ -40,6 +40,9 @@ fn table(pin: &KernelPin) -> Table {
     field("place", &pin.place);
     field("path", &pin.path);
     field("sha256", &pin.sha256);
+    if let Some(homepage) = &pin.homepage {
+        field("homepage", homepage);
+    }
     if let Some(size) = pin.size.and_then(|size| i64::try_from(size).ok()) {
         table.insert("size", value(size));
     }

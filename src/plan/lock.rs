@@ -7,10 +7,12 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::document::list;
+use crate::fetch::archive::{self, Listed};
 use crate::fetch::kernel_org::{self, KernelOrg, PLACE, RELEASES, Verified};
 use crate::fetch::mirror::Mirrors;
-use crate::fetch::openpgp::{self, Keyring};
-use crate::lock::{self, KernelPin, Lock, edit};
+use crate::fetch::openpgp::{self, Keyring, Signer};
+use crate::lock::trees::{TreePin, with_tree};
+use crate::lock::{self, KernelPin, Lock, SourceList, edit};
 use crate::recipe::{self, Catalogue};
 use crate::step::{Class, Diagnose, Level, Watch};
 use crate::store::Store;
@@ -43,19 +45,24 @@ pub enum Error {
     /// kernel.org has no release of the series.
     #[error("kernel.org has no release of the series {0}")]
     NoSeries(String),
+    /// An archive's list cannot be had or believed.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
     /// Something newer exists.
     #[error("`{lock}` is behind: {}", .newer.join(", "))]
     Behind {
         /// The lock.
         lock: String,
-        /// "5.10.266 (pinned is 5.10.265)".
+        /// "5.10.266 is out, pinned is 5.10.265".
         newer: Vec<String>,
     },
-    /// Pins that are not what kernel.org signs.
-    #[error("`{lock}` does not pin what kernel.org signs: {}", list(.differing.iter().map(|pin| pin.version.as_str())))]
+    /// Pins that are not what their place signs.
+    #[error("`{lock}` does not pin what {place} signs: {}", list(.differing.iter().map(|pin| pin.version.as_str())))]
     Differs {
         /// The lock.
         lock: String,
+        /// The place.
+        place: String,
         /// The pins.
         differing: Vec<Differing>,
     },
@@ -70,7 +77,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-/// A pin that is not what kernel.org signs.
+/// A pin that is not what its place signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Differing {
     version: String,
@@ -82,6 +89,7 @@ impl Diagnose for Error {
     fn class(&self) -> Class {
         match self {
             Self::Upstream(error) => error.class(),
+            Self::Archive(error) => error.class(),
             Self::Recipe(error) => error.class(),
             Self::Lock(error) => error.class(),
             Self::Outside { because, .. } => match **because {
@@ -99,11 +107,12 @@ impl Diagnose for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Upstream(error) => error.hint(),
+            Self::Archive(error) => error.hint(),
             Self::Recipe(error) => error.hint(),
             Self::Lock(error) => error.hint(),
             Self::Outside { because, .. } => because.hint(),
             Self::NoSeries(_) => Some("a series is a major and a minor number, as 5.10".into()),
-            Self::Behind { .. } => Some("`imgbuild lock` verifies and pins it".into()),
+            Self::Behind { .. } => Some("without --check the same command verifies and pins it".into()),
             Self::Differs { .. } => Some(
                 "find out which one is wrong before changing the lock by hand: no pin is ever replaced for you".into(),
             ),
@@ -116,6 +125,7 @@ impl Diagnose for Error {
     fn detail(&self) -> Option<String> {
         match self {
             Self::Upstream(error) => error.detail(),
+            Self::Archive(error) => error.detail(),
             Self::Recipe(error) => error.detail(),
             Self::Lock(error) => error.detail(),
             Self::Outside { asked, pinned, because, .. } => {
@@ -234,20 +244,99 @@ pub fn survey(
     if differing.is_empty() {
         Ok((found, agreeing))
     } else {
-        Err(Error::Differs { lock: lock.name().to_owned(), differing })
+        Err(Error::Differs { lock: lock.name().to_owned(), place: PLACE.to_owned(), differing })
     }
 }
 
-/// Adds verified releases to the lock's file, whole or not at all.
-pub fn write(path: &Path, added: &[Verified]) -> Result<(), Error> {
-    let mut text = fs::read_to_string(path)?;
-    for Verified { pin, sums, tarball } in added {
+/// What an archive has, beside what the lock pins of it.
+#[derive(Debug)]
+pub struct Offered {
+    /// Its newest kernel source.
+    pub newest: KernelPin,
+    /// Who signed for it.
+    pub signer: Signer,
+    /// The newest version pinned there.
+    pub pinned: Option<Version>,
+    /// How many pins are what is signed.
+    pub agreeing: usize,
+    /// The pinned versions that the archive has no more.
+    pub gone: Vec<Version>,
+}
+
+impl Offered {
+    /// Whether there is something newer than what is pinned.
+    pub fn is_newer(&self) -> bool {
+        self.pinned.as_ref().is_none_or(|pinned| *pinned < self.newest.version)
+    }
+}
+
+/// Asks an archive for its kernel sources and compares the pins with what is signed.
+pub fn survey_archive(
+    list: &SourceList,
+    lock: &Lock,
+    mirrors: &Mirrors,
+    watch: &Watch,
+) -> Result<Offered, Error> {
+    let Listed { mut pins, signer } = archive::kernels(list, lock, mirrors, watch)?;
+    let (mut differing, mut agreeing, mut gone) = (Vec::new(), 0, Vec::new());
+    let own = || lock.kernels().iter().filter(|pin| pin.place == list.place);
+    for pin in own() {
+        match pins.iter().find(|listed| listed.version == pin.version) {
+            Some(listed) if listed.sha256 == pin.sha256 => agreeing += 1,
+            Some(listed) => differing.push(Differing {
+                version: pin.version.to_string(),
+                pinned: pin.sha256.clone(),
+                signed: listed.sha256.clone(),
+            }),
+            None => gone.push(pin.version.clone()),
+        }
+    }
+    if !differing.is_empty() {
+        return Err(Error::Differs { lock: lock.name().to_owned(), place: list.place.clone(), differing });
+    }
+    let newest = pins.pop().unwrap_or_else(|| unreachable!("a list without tarballs is refused"));
+    let pinned = own().next_back().map(|pin| pin.version.clone());
+    Ok(Offered { newest, signer, pinned, agreeing, gone })
+}
+
+/// What goes into the lock.
+#[derive(Debug)]
+pub enum Entry {
+    /// A kernel source, and the comment above it.
+    Kernel(KernelPin, String),
+    /// The package set of a tree.
+    Tree(TreePin),
+}
+
+impl From<&Verified> for Entry {
+    fn from(Verified { pin, sums, tarball }: &Verified) -> Self {
         let comment = format!(
             "{}: verified by `imgbuild lock`: list signed by {}, tarball by {} ({}).",
             pin.version, sums.fingerprint, tarball.fingerprint, tarball.owner
         );
-        let edited = edit::add_kernel(&text, pin, &comment);
-        text = edited.map_err(|error| Error::Edit(path.display().to_string(), Box::new(error)))?;
+        Self::Kernel(pin.clone(), comment)
+    }
+}
+
+impl From<&Offered> for Entry {
+    fn from(Offered { newest, signer, .. }: &Offered) -> Self {
+        let comment = format!(
+            "{}: verified by `imgbuild lock`: the archive's list signed by {} ({}).",
+            newest.version, signer.fingerprint, signer.owner
+        );
+        Self::Kernel(newest.clone(), comment)
+    }
+}
+
+/// Writes entries into the lock's file, whole or not at all.
+pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Error> {
+    let mut text = fs::read_to_string(path)?;
+    for entry in entries {
+        text = match entry {
+            Entry::Tree(pin) => with_tree(&text, pin),
+            Entry::Kernel(pin, comment) => edit::add_kernel(&text, pin, comment)
+                .map_err(|error| Error::Edit(path.display().to_string(), Box::new(error)))?,
+        };
     }
     // What we write, we can read.
     Lock::parse(&path.display().to_string(), &text).map_err(lock::Error::from)?;

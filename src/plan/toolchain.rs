@@ -123,6 +123,9 @@ impl Toolchain {
                 .writable(inputs.store.tool_cache("ccache")?, cache)
                 .env("CCACHE_DIR", cache)
                 .env("CCACHE_MAXSIZE", CACHE_SIZE)
+                // Every file includes the whole configuration: one symbol moves what direct mode compares, so its
+                // reading of all headers is for nothing. The preprocessed text tells who really depends on it.
+                .env("CCACHE_NODIRECT", "1")
                 // The tree is the compiler: its time and size on this disk say nothing.
                 .env("CCACHE_COMPILERCHECK", format!("string:{}", tree.key()));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::arch::Arch;
 use crate::document::{Fields, Text};
+use crate::host;
 use crate::version::Version;
 
 /// Which kernel series a toolchain is the default for: from the first, up to but not including the second.
@@ -64,11 +65,7 @@ impl ToolchainRecipe {
 
     /// The file with the archive's keys.
     pub fn keyring_path(&self) -> String {
-        if self.keyring.contains('/') {
-            self.keyring.clone()
-        } else {
-            format!("/usr/share/keyrings/{}.gpg", self.keyring)
-        }
+        host::keyring_path(&self.keyring)
     }
 
     /// The package that brings the keys, where a package does.

@@ -91,17 +91,16 @@ impl Diagnose for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Missing(error) => error.hint(),
-            Self::Signature { keyring, .. } => {
-                Some(format!("only the keys in `{keyring}` count: is this the archive that the recipe means?"))
-            }
+            Self::Signature { keyring, .. } => Some(format!(
+                "only the keys in `{keyring}` count: is this the archive that the recipe means?"
+            )),
             Self::Unreachable { place, .. } | Self::Gone { place, .. } => Some(format!(
                 "another mirror may have it: `--mirror {place}=URL`, or `--mirror {place}=apt:LABEL` for the one apt uses here"
             )),
-            Self::Drift { .. } => Some(
+            Self::Drift { tree, .. } => Some(format!(
                 "a mirror with the pinned packages builds the pinned tree (the archive's snapshot service has them); \
-                 `imgbuild lock` accepts what is there now, and digests move"
-                    .into(),
-            ),
+                 `imgbuild lock {tree}` accepts what is there now, and digests move"
+            )),
             Self::Command(error) => error.hint(),
             Self::Io(error) => io_hint(error),
             Self::Failed { .. } => None,

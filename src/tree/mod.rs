@@ -252,7 +252,7 @@ impl<E: From<Error>> Step for MakeTree<'_, E> {
         } else {
             progress.finish(&format!("{} packages", packages.len()));
             let message = format!(
-                "`{}` pins no packages for {name} on {}: they are what the archive had on {}; `imgbuild lock` pins them",
+                "`{}` pins no packages for {name} on {}: they are what the archive had on {}; `imgbuild lock {name}` pins them",
                 self.lock, self.tree.arch, self.tree.recipe.snapshot,
             );
             watch.reporter.note(Level::Warning, &message);

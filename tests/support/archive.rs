@@ -1,6 +1,7 @@
 //! A signed apt archive of made-up packages, and the catalogue with a toolchain of them.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -19,12 +20,13 @@ fn arch() -> &'static str {
 pub(crate) struct Archive {
     dir: PathBuf,
     packages: Vec<(String, String)>,
+    sources: String,
 }
 
 impl Archive {
     /// An archive with `toy-tool`, which needs `toy-library`, signed by a key of its own; and the catalogue beside it.
     pub(crate) fn new(place: &Place) -> Self {
-        let mut archive = Self { dir: place.path("archive"), packages: Vec::new() };
+        let mut archive = Self { dir: place.path("archive"), packages: Vec::new(), sources: String::new() };
         fs::create_dir_all(archive.dir.join("pool")).expect("a new directory");
         archive.key("ours");
         archive.package(
@@ -108,6 +110,17 @@ impl Archive {
         self.packages.push((name.to_owned(), entry));
     }
 
+    /// Adds a source package with an upstream tarball, which it writes.
+    pub(crate) fn source(&mut self, package: &str, version: &str, content: &[u8]) {
+        let name = format!("{package}_{version}.orig.tar.xz");
+        fs::write(self.dir.join("pool").join(&name), content).expect("a new file");
+        self.sources += &format!(
+            "Package: {package}\nVersion: {version}-1\nDirectory: pool\nChecksums-Sha256:\n {} {} {name}\n\n",
+            sha256(content),
+            content.len()
+        );
+    }
+
     /// Takes a package out.
     pub(crate) fn remove(&mut self, name: &str) {
         self.packages.retain(|(other, _)| other != name);
@@ -120,12 +133,20 @@ impl Archive {
         let suite = self.dir.join("dists/toybox");
         fs::create_dir_all(suite.join(&path).parent().expect("it lies deep")).expect("a new directory");
         fs::write(suite.join(&path), &index).expect("a new file");
+        let (sources, list) = (suite.join("main/source"), "main/source/Sources.xz");
+        fs::create_dir_all(&sources).expect("a new directory");
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        encoder.write_all(self.sources.as_bytes()).expect("xz in memory");
+        let packed = encoder.finish().expect("xz in memory");
+        fs::write(suite.join(list), &packed).expect("a new file");
         let release = format!(
             "Origin: Toys\nLabel: Toys\nSuite: toybox\nCodename: toybox\nDate: Tue, 01 Sep 2026 00:00:00 UTC\n\
-             Architectures: {}\nComponents: main\nSHA256:\n {} {} {path}\n",
+             Architectures: {}\nComponents: main\nSHA256:\n {} {} {path}\n {} {} {list}\n",
             arch(),
             sha256(index.as_bytes()),
-            index.len()
+            index.len(),
+            sha256(&packed),
+            packed.len(),
         );
         fs::write(suite.join("Release"), release).expect("a new file");
         let [from, to] = ["Release", "InRelease"].map(|name| suite.join(name).display().to_string());

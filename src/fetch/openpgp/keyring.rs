@@ -24,6 +24,8 @@ pub enum Role {
     Sums,
     /// Kernel tarballs.
     Tarball,
+    /// A Debian archive's lists.
+    Archive,
 }
 
 impl fmt::Display for Role {
@@ -31,6 +33,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Sums => "lists of checksums (role `sums`)",
             Self::Tarball => "kernel tarballs (role `tarball`)",
+            Self::Archive => "an archive's lists",
         })
     }
 }
@@ -109,6 +112,29 @@ impl Keyring {
             }
         }
         Ok(Self { place: name("keys"), keys, digest: hex(&digest.finalize()) })
+    }
+
+    /// The keys of a Debian archive, as the package with its keyring installs them: any of them may sign its lists.
+    pub fn of_archive(path: &str, bytes: &[u8]) -> Result<Self, Error> {
+        let wrong = |reason: String| Error::KeyFile { path: path.to_owned(), reason };
+        let (certificates, _) = SignedPublicKey::from_reader_many(bytes)
+            .map_err(|error| wrong(format!("no keyring: {error}")))?;
+        let trusted = |certificate: SignedPublicKey| {
+            let owner = certificate.details.users.first();
+            Trusted {
+                role: Role::Archive,
+                owner: owner
+                    .map_or_else(String::new, |user| String::from_utf8_lossy(user.id.id()).into_owned()),
+                fingerprint: hex(certificate.fingerprint().as_bytes()).to_uppercase(),
+                certificate: Some(certificate),
+            }
+        };
+        // A key of a kind not known here signs nothing that counts here.
+        let keys: Vec<_> = certificates.flatten().map(trusted).collect();
+        if keys.is_empty() {
+            return Err(wrong("it holds no public key".into()));
+        }
+        Ok(Self { place: path.to_owned(), keys, digest: hex(&Sha256::digest(bytes)) })
     }
 
     /// A digest of the list and of all keys: what was verified by another set is verified again.
