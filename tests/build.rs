@@ -151,6 +151,20 @@ fn oci_host() -> &'static str {
 }
 
 #[test]
+fn config_tells_what_is_wrong_for_every_architecture() {
+    let mut place = Place::new();
+    Source::new().install(&mut place);
+    place.write("kconfigs/toy.config", FRAGMENT.to_owned() + "CONFIG_NOWHERE=y\n");
+    let outcome = place.imgbuild("config 5.10.1 --arch all --output configs").run().fails(3);
+    for arch in ["x86_64", "arm64"] {
+        let sentence = format!("the configuration of Linux 5.10.1 for {arch} does not come out as asked");
+        assert_eq!(outcome.stderr.matches(&sentence).count(), 1, "{}", outcome.stderr);
+    }
+    assert_eq!(outcome.stderr.matches("CONFIG_NOWHERE: ").count(), 2, "{}", outcome.stderr);
+    assert!(!place.path("configs").exists());
+}
+
+#[test]
 fn a_configuration_that_cannot_be_reproduced_is_refused_before_anything_is_compiled() {
     let place = Place::new();
     let gate = Gate::open_in(&place);

@@ -54,7 +54,7 @@ struct Global {
     /// Say nothing but warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// The cache of downloads, artifacts and logs [default: $`XDG_CACHE_HOME/imgbuild`]
+    /// The cache of downloads, artifacts and logs [default: ~/.cache/imgbuild]
     #[arg(long, global = true, value_name = "DIR", env = "IMGBUILD_STORE", hide_env_values = true)]
     store: Option<PathBuf>,
     /// A directory with recipes/, kconfigs/ and keys/ [default: the current one if it has them, else the built-in set]

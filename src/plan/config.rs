@@ -5,7 +5,7 @@ use super::kernel::{Plan, accepted};
 use crate::arch::Arch;
 use crate::kernel;
 use crate::kernel::kconfig::{self, Configure, Configured};
-use crate::step::{Level, Unit, Watch};
+use crate::step::{Diagnose, Level, Unit, Watch};
 use crate::store::Store;
 use crate::version::Version;
 
@@ -28,7 +28,7 @@ pub struct Checked {
 pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, Error> {
     plan.require_tools(store, watch)?;
     let accepted = accepted(&plan.recipe);
-    let mut checked = Vec::new();
+    let (mut checked, mut refused) = (Vec::new(), None);
     for (pin, cells) in &plan.sources {
         let source = plan.source(pin, store, watch)?;
         let work = store.work()?;
@@ -46,7 +46,17 @@ pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, 
                 cancel: &watch.cancel,
             };
             let progress = watch.reporter.begin("configure", &what, None, Unit::Files);
-            let configured = configure.run().map_err(kernel::Error::from)?;
+            let configured = match configure.run() {
+                // What is wrong for one architecture is told beside what is wrong for the others.
+                Err(error @ kconfig::Error::Refused { .. }) => {
+                    if let Some(earlier) = refused.replace(error) {
+                        let message = format!("{earlier}\n{}", earlier.detail().unwrap_or_default());
+                        watch.reporter.note(Level::Warning, &message);
+                    }
+                    continue;
+                }
+                other => other.map_err(kernel::Error::from)?,
+            };
             configured.notes.iter().for_each(|note| watch.reporter.note(Level::Detail, note));
             progress.finish(&format!("{} symbols asked for, all as asked", cell.requested.requests().len()));
             let parted = kconfig::explain(&configured.absences, &accepted);
@@ -62,5 +72,8 @@ pub fn check(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Checked>, 
             });
         }
     }
-    Ok(checked)
+    match refused {
+        Some(error) => Err(kernel::Error::from(error).into()),
+        None => Ok(checked),
+    }
 }

@@ -384,7 +384,7 @@ pub fn admit(
             Err(openpgp::Error::NoRoles { .. }) => return Err(unknown.into()),
             Err(error) => return Err(outside(lock, error.into())),
         };
-        let record = store.root().join("verified").join(format!("linux-{asked}.json"));
+        let record = store.root().join("records/verified").join(format!("linux-{asked}.json"));
         if let Some(pin) = remembered(&record, asked, &keyring) {
             lock.admit(pin);
             continue;
