@@ -1,6 +1,6 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
-//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, then
+//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot` and `inspect`, then
 //! `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
 
 pub mod arch;
@@ -10,6 +10,7 @@ pub mod digests;
 pub mod document;
 pub mod fetch;
 pub mod host;
+pub mod inspect;
 pub mod kernel;
 pub mod lock;
 pub mod oci;

@@ -3,15 +3,18 @@
 mod boot;
 mod cache;
 mod config;
+mod diff;
 mod digests;
 mod doctor;
 mod fetch;
+mod inspect;
 mod kernel;
 mod lock;
 mod plan;
 mod progress;
 mod settings;
 mod tree;
+mod validate;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -84,6 +87,10 @@ enum Command {
     Lock(lock::LockCommand),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
+    /// Tell what an OCI layout holds: images, platforms, layers, labels, files
+    Inspect(inspect::Inspect),
+    Validate(validate::Validate),
+    Diff(diff::Diff),
     /// Build images and compare them with the recorded digests, or record them
     Digests(digests::DigestsCommand),
     /// Look at the store, clean it up, check it
@@ -110,6 +117,12 @@ enum Failure {
     Boot(#[from] crate::plan::boot::Error),
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
+    #[error(transparent)]
+    Inspect(#[from] crate::inspect::Error),
+    #[error("`{}` is not sound: {}", .layout.display(), counted(*.count, "finding"))]
+    Unsound { layout: PathBuf, count: usize },
+    #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
+    Differ { a: String, b: String, count: usize },
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -118,6 +131,11 @@ enum Failure {
     Settings(#[from] crate::document::Mistakes),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+/// "1 finding", "2 findings".
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What comes to the command line by way of the plan's errors.
@@ -139,8 +157,13 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Inspect(error) => Some(error),
             Self::Settings(error) => Some(error),
-            Self::Usage { .. } | Self::Damaged { .. } | Self::Io(_) => None,
+            Self::Usage { .. }
+            | Self::Damaged { .. }
+            | Self::Unsound { .. }
+            | Self::Differ { .. }
+            | Self::Io(_) => None,
         }
     }
 }
@@ -150,7 +173,8 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
-            (None, Self::Damaged { .. }) => Class::Verification,
+            (None, Self::Damaged { .. } | Self::Unsound { .. }) => Class::Verification,
+            (None, Self::Differ { .. }) => Class::NotReproducible,
             (None, _) => Class::Usage,
         }
     }
@@ -277,6 +301,9 @@ pub fn main() -> ExitCode {
             Command::Tree(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
+            Command::Inspect(command) => command.run(&context),
+            Command::Validate(command) => command.run(&context),
+            Command::Diff(command) => command.run(&context),
             Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),

@@ -10,14 +10,16 @@ use std::path::{Path, PathBuf};
 use fs_err::{self as fs, File};
 use oci_spec::image::{
     ANNOTATION_REF_NAME, Descriptor, ImageConfiguration, ImageIndex, ImageIndexBuilder, ImageManifest,
-    MediaType, Os,
+    MediaType, Os, Sha256Digest,
 };
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::Error;
 use super::image::{Blob, Labels, annotated, json};
+use super::source::{Named, Source, blob_error};
 use crate::arch::Arch;
 use crate::step::hex;
 
@@ -46,6 +48,13 @@ pub struct Found {
     pub manifest: ImageManifest,
     /// Its labels.
     pub labels: Labels,
+}
+
+/// The file `oci-layout`.
+#[derive(Deserialize)]
+struct LayoutVersion {
+    #[serde(rename = "imageLayoutVersion")]
+    number: String,
 }
 
 impl Layout {
@@ -96,7 +105,13 @@ impl Layout {
                 return Err(Error::NoLayout { path: dir.to_owned(), missing });
             }
         }
-        Ok(Self { dir: dir.to_owned(), _writing: None })
+        let layout = Self { dir: dir.to_owned(), _writing: None };
+        let version: LayoutVersion = parse(&dir.join("oci-layout"))?;
+        if version.number != "1.0.0" {
+            let reason = format!("its layout version is `{}`, not 1.0.0", version.number);
+            return Err(Error::Malformed { path: dir.join("oci-layout"), reason });
+        }
+        Ok(layout)
     }
 
     /// Where a blob of this digest (`sha256:…`) lies.
@@ -246,6 +261,43 @@ impl Layout {
             .prefix(HALF_WRITTEN)
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(&self.dir)
+    }
+}
+
+impl Source for Layout {
+    fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    fn named(&self) -> Result<Vec<Named>, Error> {
+        let named = |descriptor: Descriptor| {
+            let name = ref_name(&descriptor).cloned().unwrap_or_else(|| descriptor.digest().to_string());
+            Named { name, descriptor }
+        };
+        Ok(self.index()?.manifests().iter().cloned().map(named).collect())
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, Error> {
+        match File::open(self.blob(descriptor.digest().as_ref())) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(blob_error(self, descriptor, "is missing".into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn blobs(&self) -> Result<Vec<Descriptor>, Error> {
+        let mut blobs = Vec::new();
+        for entry in fs::read_dir(self.dir.join("blobs/sha256"))? {
+            let entry = entry?;
+            if let Ok(digest) = entry.file_name().to_string_lossy().parse::<Sha256Digest>() {
+                let unknown = MediaType::Other("application/octet-stream".into());
+                blobs.push(Descriptor::new(unknown, entry.metadata()?.len(), digest));
+            }
+        }
+        blobs.sort_by(|a, b| a.digest().as_ref().cmp(b.digest().as_ref()));
+        Ok(blobs)
     }
 }
 

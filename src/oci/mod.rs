@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod source;
 pub mod unpack;
 
 use std::path::PathBuf;
@@ -46,6 +47,16 @@ pub enum Error {
         /// Its digest as found.
         actual: String,
     },
+    /// A blob is not there, or not what its descriptor says.
+    #[error("`{place}`: blob {digest} {reason}")]
+    Blob {
+        /// Where it is from.
+        place: String,
+        /// Its digest, as its descriptor has it.
+        digest: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No image of this name, or none that fits.
     #[error("`{}` has no {wanted}; it has {}", .path.display(), list(.found.iter().map(String::as_str)))]
     NoImage {
@@ -70,7 +81,9 @@ impl Diagnose for Error {
             Self::Io(_) => Class::Host,
             Self::NotALayout(_) => Class::Usage,
             Self::NoLayout { .. } | Self::NoImage { .. } => Class::Input,
-            Self::Malformed { .. } | Self::Digest { .. } | Self::Entry(..) => Class::Verification,
+            Self::Malformed { .. } | Self::Digest { .. } | Self::Blob { .. } | Self::Entry(..) => {
+                Class::Verification
+            }
             Self::Cancelled => Class::Interrupted,
         }
     }
@@ -80,7 +93,9 @@ impl Diagnose for Error {
             Self::Io(error) => io_hint(error),
             Self::NotALayout(_) => Some("name a new or empty directory with --output".into()),
             Self::NoLayout { .. } => Some("`imgbuild kernel VERSION --output DIR` makes one".into()),
-            Self::Digest { .. } => Some("the layout is damaged: build the images again".into()),
+            Self::Digest { .. } | Self::Blob { .. } => {
+                Some("the layout is damaged: build the images again".into())
+            }
             _ => None,
         }
     }

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-use fs_err::{self as fs, File};
-use oci_spec::image::MediaType;
+use fs_err as fs;
 use tar::EntryType;
 
 use super::Error;
 use super::layout::{Found, Layout};
+use super::source::Layer;
 use crate::step::Cancel;
 
 /// Unpacks the layers of `image` into `dir`. Owners are the caller's; other kinds than files, directories and links
@@ -16,12 +15,8 @@ use crate::step::Cancel;
 pub fn unpack(layout: &Layout, image: &Found, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
     fs::create_dir_all(dir)?;
     for layer in image.manifest.layers() {
-        let path = layout.sound(layer.digest().as_ref())?;
-        if *layer.media_type() != MediaType::ImageLayerGzip {
-            let reason = format!("its layers are {}, not gzip", layer.media_type());
-            return Err(Error::Malformed { path, reason });
-        }
-        let mut archive = tar::Archive::new(MultiGzDecoder::new(File::open(&path)?));
+        layout.sound(layer.digest().as_ref())?;
+        let mut archive = tar::Archive::new(Layer::open(layout, layer)?);
         for entry in archive.entries()? {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
