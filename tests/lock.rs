@@ -19,8 +19,15 @@ fn one_entry_in_the_lock_builds_another_version_that_boots() {
     let place = Place::with_shared_store();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes/imgbuild.lock");
     let shipped = fs_err::read_to_string(shipped).unwrap();
-    assert!(!shipped.contains("version = \"5.10.223\""), "the shipped lock pins it already: choose another version here");
-    place.imgbuild("kernel 5.10.223 --flavour tiny --arch x86_64 --locked").run().fails(2).says("is not pinned");
+    assert!(
+        !shipped.contains("version = \"5.10.223\""),
+        "the shipped lock pins it already: choose another version here"
+    );
+    place
+        .imgbuild("kernel 5.10.223 --flavour tiny --arch x86_64 --locked")
+        .run()
+        .fails(2)
+        .says("is not pinned");
 
     place.write("my.lock", shipped + ENTRY);
     place.imgbuild("kernel 5.10.223 --flavour tiny --arch x86_64 --lock my.lock").run().succeeds();

@@ -180,7 +180,9 @@ impl Diagnose for Error {
                     Some(path) => ("in a checkout of imgbuild, ", path),
                     None => ("", path.as_str()),
                 };
-                Some(format!("{place}put its ASCII-armoured public key at `{path}` (see keys/README.md), or pin the version by hand"))
+                Some(format!(
+                    "{place}put its ASCII-armoured public key at `{path}` (see keys/README.md), or pin the version by hand"
+                ))
             }
             Self::KeyFile { .. } => {
                 Some("each file holds one public key and is named after its fingerprint".into())
