@@ -1,9 +1,11 @@
 //! What the tests share: a user's place with a private home and store, the command run in it, and the fakes.
 
 pub(crate) mod archive;
+pub(crate) mod images;
 pub(crate) mod layout;
 pub(crate) mod mirror;
 pub(crate) mod real;
+pub(crate) mod registry;
 pub(crate) mod source;
 
 use std::ffi::{OsStr, OsString};
@@ -101,6 +103,7 @@ impl Place {
             args: words.split_whitespace().map(Into::into).collect(),
             env,
             dir: self.work(),
+            stdin: None,
         }
     }
 
@@ -135,6 +138,7 @@ pub(crate) struct Imgbuild {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     dir: PathBuf,
+    stdin: Option<PathBuf>,
 }
 
 impl Imgbuild {
@@ -167,6 +171,12 @@ impl Imgbuild {
         self
     }
 
+    /// Reads a file as its standard input.
+    pub(crate) fn stdin(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stdin = Some(path.into());
+        self
+    }
+
     /// Has a shell run `script` first; the command takes the shell's place, so its process is the one started.
     pub(crate) fn after(mut self, script: &str) -> Self {
         let script = format!("{script}\nexec \"$@\"");
@@ -184,7 +194,9 @@ impl Imgbuild {
     pub(crate) fn start(self) -> Running {
         let mut words = self.wrap.into_iter().chain([self.program]).chain(self.args);
         let mut command = Command::new(words.next().expect("there is a program"));
-        command.args(words).env_clear().envs(self.env).current_dir(self.dir).stdin(Stdio::null());
+        command.args(words).env_clear().envs(self.env).current_dir(self.dir);
+        let input = self.stdin.map(|path| fs::File::open(path).expect("an input").into_parts().0);
+        command.stdin(input.map_or_else(Stdio::null, Stdio::from));
         let kept = || tempfile::NamedTempFile::new().expect("a temporary file");
         let (stdout, stderr) = (kept(), kept());
         let handle = |file: &tempfile::NamedTempFile| file.reopen().expect("our own file");
