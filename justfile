@@ -11,7 +11,7 @@ lint:
 
 # The tests that compile no kernel: seconds
 quick:
-    cargo test --lib --test recipe --test fetch --test build --test interrupt
+    cargo test --lib --test recipe --test fetch --test build --test interrupt --test push --test pull --test append --test credentials
 
 # Everything CI runs
 test:

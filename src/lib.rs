@@ -1,7 +1,7 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
-//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot` and `inspect`, then
-//! `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
+//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `inspect` and
+//! `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
 
 pub mod arch;
 pub mod boot;
@@ -17,6 +17,7 @@ pub mod oci;
 pub mod plan;
 pub mod recipe;
 pub mod record;
+pub mod registry;
 pub mod sandbox;
 pub mod step;
 pub mod store;

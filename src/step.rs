@@ -23,6 +23,8 @@ pub enum Class {
     Verification = 5,
     /// A build step failed.
     Build = 6,
+    /// A registry cannot be reached, refuses, or answers what it must not.
+    Registry = 7,
     /// A guest did not come as far as it was expected to.
     Boot = 8,
     /// The result is not the one that is recorded.

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::push::{Destination, lines};
 use super::{Context, Failure, Format};
 use crate::digests::Verdict;
+use crate::oci::layout::Layout;
 use crate::plan::digests;
 use crate::plan::kernel::{Built, Flavour, Plan, Request};
 use crate::recipe::Catalogue;
+use crate::registry::Pushed;
+use crate::registry::reference::Prefix;
 use crate::step::human;
 use crate::version::Version;
 
@@ -70,6 +74,7 @@ impl Selection {
 Examples:
   imgbuild kernel 5.10.77 --arch arm64
   imgbuild kernel 5.10 --flavour cloud-hypervisor --arch all --output images
+  imgbuild kernel 5.10.262 --push --registry registry.example/kernels
   imgbuild kernel 5.10.262 --flavour tiny --dry-run")]
 pub(super) struct Kernel {
     #[command(flatten)]
@@ -80,6 +85,11 @@ pub(super) struct Kernel {
     /// Print the steps, their inputs and what is cached, and do nothing: `imgbuild plan` with the same arguments
     #[arg(long)]
     dry_run: bool,
+    /// Push the images too
+    #[arg(long)]
+    push: bool,
+    #[command(flatten)]
+    destination: Destination,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -91,13 +101,35 @@ impl Kernel {
         if self.dry_run {
             return super::plan::print(&plan, false, self.format, context);
         }
+        // What can be refused is refused before an hour of work.
+        let prefix = if self.push { Some(self.destination.required(context)?) } else { None };
         let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
         let locked = self.selection.locked;
         let images = plan.run(&context.store()?, &self.output, &recorded, locked, &context.watch)?;
-        match self.format {
-            Format::Text => context.print(&self.result(&images)),
-            Format::Json => context.print_json(&json!({ "layout": self.output, "images": images })),
+        let pushed = prefix.map(|prefix| self.pushed(&prefix, &images, context)).transpose()?;
+        match (self.format, pushed) {
+            (Format::Text, None) => context.print(&self.result(&images)),
+            (Format::Text, Some(pushed)) => {
+                context.print(&format!("{}\npushed:\n{}", self.result(&images), lines(&pushed)))
+            }
+            (Format::Json, pushed) => {
+                let mut result = json!({ "layout": self.output, "images": images });
+                pushed.into_iter().for_each(|pushed| result["pushed"] = json!(pushed));
+                context.print_json(&result)
+            }
         }
+    }
+
+    /// Pushes what was built, and no other image of the layout.
+    fn pushed(&self, prefix: &Prefix, built: &[Built], context: &Context) -> Result<Vec<Pushed>, Failure> {
+        let layout = Layout::open(&self.output)?;
+        let mut images = Vec::new();
+        for (name, root) in layout.names()? {
+            if built.iter().any(|built| built.name == name && root.digest().as_ref() == built.digest) {
+                images.push((root, prefix.join(&name)?));
+            }
+        }
+        self.destination.push(&layout, images, context)
     }
 
     fn result(&self, images: &[Built]) -> String {

@@ -3,15 +3,20 @@
 mod boot;
 mod cache;
 mod config;
+mod copy;
 mod diff;
 mod digests;
 mod doctor;
 mod fetch;
+mod index;
 mod inspect;
 mod kernel;
 mod lock;
+mod login;
 mod plan;
 mod progress;
+mod pull;
+mod push;
 mod settings;
 mod tree;
 mod validate;
@@ -39,7 +44,7 @@ use settings::Settings;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done, 1 the host (disk, permissions), 2 usage, 3 recipe, 4 input or tool missing,
-5 verification, 6 build, 8 boot, 9 not reproducible, 130 interrupted."
+5 verification, 6 build, 7 registry, 8 boot, 9 not reproducible, 130 interrupted."
 )]
 struct Cli {
     #[command(flatten)]
@@ -91,6 +96,16 @@ enum Command {
     Inspect(inspect::Inspect),
     Validate(validate::Validate),
     Diff(diff::Diff),
+    /// Push images of a layout to a registry
+    Push(push::Push),
+    /// Pull an image from a registry into a layout, every digest checked
+    Pull(pull::Pull),
+    /// Copy an image from one registry to another, or within one
+    Copy(copy::Copy),
+    /// Join images that were pushed by digest into one multi-architecture image
+    Index(index::Index),
+    /// Check a password at a registry and keep it where docker does
+    Login(login::Login),
     /// Build images and compare them with the recorded digests, or record them
     Digests(digests::DigestsCommand),
     /// Look at the store, clean it up, check it
@@ -123,6 +138,8 @@ enum Failure {
     Unsound { layout: PathBuf, count: usize },
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
     Differ { a: String, b: String, count: usize },
+    #[error(transparent)]
+    Registry(#[from] crate::registry::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -158,6 +175,7 @@ impl Failure {
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
             Self::Inspect(error) => Some(error),
+            Self::Registry(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
@@ -304,6 +322,11 @@ pub fn main() -> ExitCode {
             Command::Inspect(command) => command.run(&context),
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
+            Command::Push(command) => command.run(&context),
+            Command::Pull(command) => command.run(&context),
+            Command::Copy(command) => command.run(&context),
+            Command::Index(command) => command.run(&context),
+            Command::Login(command) => command.run(&context),
             Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),

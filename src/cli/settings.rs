@@ -10,6 +10,8 @@ use crate::document::Document;
 pub(super) struct Settings {
     /// Where the store is.
     pub(super) store: Option<PathBuf>,
+    /// Where images are pushed to.
+    pub(super) registry: Option<String>,
     /// Mirrors by place.
     pub(super) mirrors: Vec<(String, String)>,
 }
@@ -32,6 +34,7 @@ impl Settings {
     fn parse(name: &str, text: &str) -> Result<Self, Failure> {
         Ok(Document::new(name, text).read(|fields| Self {
             store: fields.text("store").map(|text| text.value.into()),
+            registry: fields.text("registry").map(|text| text.value),
             mirrors: fields
                 .named_texts("mirror")
                 .into_iter()
@@ -47,9 +50,14 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_mistakes_told() {
-        let settings = Settings::parse("c", "store = '/s'\n[mirror]\n'kernel.org' = '/m'\n").unwrap();
-        let expected =
-            Settings { store: Some("/s".into()), mirrors: vec![("kernel.org".into(), "/m".into())] };
+        let settings =
+            Settings::parse("c", "store = '/s'\nregistry = 'h.example/org'\n[mirror]\n'kernel.org' = '/m'\n")
+                .unwrap();
+        let expected = Settings {
+            store: Some("/s".into()),
+            registry: Some("h.example/org".into()),
+            mirrors: vec![("kernel.org".into(), "/m".into())],
+        };
         assert_eq!(settings, expected);
         assert!(Settings::parse("c", "mirrors = 1\n").is_err());
     }

@@ -29,6 +29,10 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// What files are called while they are written.
 const HALF_WRITTEN: &str = ".imgbuild-";
 
+/// What docker called them before there were OCI's; pulled images may still have them.
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
 /// A layout on disk.
 #[derive(Debug)]
 pub struct Layout {
@@ -119,12 +123,19 @@ impl Layout {
         self.dir.join("blobs").join(digest.replacen(':', "/", 1))
     }
 
+    /// Adds a blob from bytes, which have this digest (`sha256:…`).
+    pub fn put(&self, digest: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.replace(&format!("blobs/{}", digest.replacen(':', "/", 1)), bytes)
+    }
+
+    /// Takes a file made by [`Layout::temporary`], which has this digest, as a blob.
+    pub fn keep(&self, digest: &str, file: NamedTempFile) -> Result<(), Error> {
+        persist(file, &self.blob(digest))
+    }
+
     /// Adds a blob from bytes.
     pub fn add(&self, blob: &Blob) -> Result<(), Error> {
-        self.replace(
-            &format!("blobs/{}", blob.descriptor.digest().to_string().replacen(':', "/", 1)),
-            &blob.bytes,
-        )
+        self.put(blob.descriptor.digest().as_ref(), &blob.bytes)
     }
 
     /// Adds a blob from a file; `digest` is `sha256:…`.
@@ -164,13 +175,19 @@ impl Layout {
         Ok(())
     }
 
+    /// What names stand for: indexes, or manifests.
+    pub fn names(&self) -> Result<Vec<(String, Descriptor)>, Error> {
+        let entries = self.index()?.manifests().clone();
+        Ok(entries.into_iter().filter_map(|entry| Some((ref_name(&entry)?.clone(), entry))).collect())
+    }
+
     /// Every image of the layout, one per name and platform. Members for other systems are left out.
     pub fn images(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         for entry in self.index()?.manifests() {
             let Some(name) = ref_name(entry) else { continue };
             let members = match entry.media_type() {
-                MediaType::ImageIndex => self.document::<ImageIndex>(entry)?.manifests().clone(),
+                kind if is_index(kind) => self.document::<ImageIndex>(entry)?.manifests().clone(),
                 _ => vec![entry.clone()],
             };
             for member in members {
@@ -216,14 +233,14 @@ impl Layout {
         }
         let mut below = Vec::new();
         match descriptor.media_type() {
-            MediaType::ImageIndex => {
+            kind if is_index(kind) => {
                 below.extend(
                     self.document::<ImageIndex>(descriptor)
                         .map(|i| i.manifests().clone())
                         .unwrap_or_default(),
                 );
             }
-            MediaType::ImageManifest => {
+            kind if *kind == MediaType::ImageManifest || kind.as_ref() == DOCKER_MANIFEST => {
                 if let Ok(manifest) = self.document::<ImageManifest>(descriptor) {
                     below.push(manifest.config().clone());
                     below.extend(manifest.layers().clone());
@@ -256,7 +273,7 @@ impl Layout {
     }
 
     /// A temporary file below the layout, as public as the user's umask lets files be.
-    fn temporary(&self) -> std::io::Result<NamedTempFile> {
+    pub fn temporary(&self) -> std::io::Result<NamedTempFile> {
         tempfile::Builder::new()
             .prefix(HALF_WRITTEN)
             .permissions(Permissions::from_mode(0o666))
@@ -299,6 +316,10 @@ impl Source for Layout {
         blobs.sort_by(|a, b| a.digest().as_ref().cmp(b.digest().as_ref()));
         Ok(blobs)
     }
+}
+
+fn is_index(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageIndex || media_type.as_ref() == DOCKER_INDEX
 }
 
 fn is_half_written(name: &OsStr) -> bool {

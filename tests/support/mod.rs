@@ -2,9 +2,11 @@
 
 pub(crate) mod archive;
 pub(crate) mod forge;
+pub(crate) mod images;
 pub(crate) mod layout;
 pub(crate) mod mirror;
 pub(crate) mod real;
+pub(crate) mod registry;
 pub(crate) mod source;
 
 use std::ffi::{OsStr, OsString};
@@ -102,6 +104,7 @@ impl Place {
             args: words.split_whitespace().map(Into::into).collect(),
             env,
             dir: self.work(),
+            stdin: None,
         }
     }
 
@@ -136,6 +139,7 @@ pub(crate) struct Imgbuild {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     dir: PathBuf,
+    stdin: Option<PathBuf>,
 }
 
 impl Imgbuild {
@@ -168,6 +172,12 @@ impl Imgbuild {
         self
     }
 
+    /// Reads a file as its standard input.
+    pub(crate) fn stdin(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stdin = Some(path.into());
+        self
+    }
+
     /// Has a shell run `script` first; the command takes the shell's place, so its process is the one started.
     pub(crate) fn after(mut self, script: &str) -> Self {
         let script = format!("{script}\nexec \"$@\"");
@@ -185,7 +195,9 @@ impl Imgbuild {
     pub(crate) fn start(self) -> Running {
         let mut words = self.wrap.into_iter().chain([self.program]).chain(self.args);
         let mut command = Command::new(words.next().expect("there is a program"));
-        command.args(words).env_clear().envs(self.env).current_dir(self.dir).stdin(Stdio::null());
+        command.args(words).env_clear().envs(self.env).current_dir(self.dir);
+        let input = self.stdin.map(|path| fs::File::open(path).expect("an input").into_parts().0);
+        command.stdin(input.map_or_else(Stdio::null, Stdio::from));
         let kept = || tempfile::NamedTempFile::new().expect("a temporary file");
         let (stdout, stderr) = (kept(), kept());
         let handle = |file: &tempfile::NamedTempFile| file.reopen().expect("our own file");
