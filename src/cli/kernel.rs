@@ -8,6 +8,7 @@ use serde_json::json;
 use super::push::{Destination, lines};
 use super::{Context, Failure, Format};
 use crate::digests::Verdict;
+use crate::oci::compression::Compression;
 use crate::oci::layout::Layout;
 use crate::plan::digests;
 use crate::plan::kernel::{Built, Flavour, Plan, Request};
@@ -68,6 +69,14 @@ impl Selection {
     }
 }
 
+/// How images are packed: shared by the commands that build some, and by those that tell how.
+#[derive(Debug, Args)]
+pub(super) struct Packing {
+    /// How layers are compressed: gzip, zstd or zstd:LEVEL (1 to 22) [default: gzip, which every consumer reads]
+    #[arg(long, value_name = "NAME[:LEVEL]", default_value_t, hide_default_value = true)]
+    pub(super) compression: Compression,
+}
+
 /// Build a kernel and its modules as two multi-architecture images
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -79,6 +88,8 @@ Examples:
 pub(super) struct Kernel {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    packing: Packing,
     /// The OCI layout the images are put into
     #[arg(long, short, value_name = "DIR", default_value = "out")]
     output: PathBuf,
@@ -97,7 +108,8 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let plan = self.selection.plan(context)?;
+        let mut plan = self.selection.plan(context)?;
+        plan.compression = self.packing.compression;
         if self.dry_run {
             return super::plan::print(&plan, false, self.format, context);
         }

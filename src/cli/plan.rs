@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::kernel::Selection;
+use super::kernel::{Packing, Selection};
 use super::{Context, Failure, Format};
 use crate::plan::kernel::Plan;
 use crate::plan::outline::Line;
@@ -22,6 +22,8 @@ Examples:
 pub(super) struct PlanCommand {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    packing: Packing,
     /// Also print each step's record, and why it is not in the store
     #[arg(long)]
     explain: bool,
@@ -32,7 +34,9 @@ pub(super) struct PlanCommand {
 
 impl PlanCommand {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        print(&self.selection.plan(context)?, self.explain, self.format, context)
+        let mut plan = self.selection.plan(context)?;
+        plan.compression = self.packing.compression;
+        print(&plan, self.explain, self.format, context)
     }
 }
 

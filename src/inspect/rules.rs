@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::files::{Bytes, Kind, Node, Tree, normal};
+use super::files::{Bytes, Kind, Node, Tree};
 use super::validate::Faults;
 use crate::arch::Arch;
+use crate::oci::layer::normal;
 
 /// Where every consumer looks for the kernel.
 const KERNEL: &str = "boot/vmlinux";

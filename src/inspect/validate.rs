@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::files::{self, Kind, Tree};
 use super::{Error, Finding, Image, Selection, images, listed, rules};
 use crate::oci;
+use crate::oci::layer::normal;
 use crate::oci::source::{Framing, Source, check, read_through};
 use crate::step::Cancel;
 
@@ -207,7 +208,7 @@ impl Faults<'_> {
                 Kind::Other => self.at(&path, "it is of a kind that layers cannot have"),
                 Kind::HardLink => {
                     let target = node.file.link.clone().unwrap_or_default();
-                    let there = tree.get(&files::Bytes(files::normal(&target.0)));
+                    let there = tree.get(&files::Bytes(normal(&target.0)));
                     if there.is_none_or(|there| there.file.kind == Kind::Directory) {
                         self.at(
                             path,

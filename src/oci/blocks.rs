@@ -1,25 +1,28 @@
-//! gzip in fixed blocks: every mebibyte of the stream is a member of its own.
+//! A stream compressed in fixed blocks: every mebibyte of it is a gzip member, or a zstd frame, of its own.
 //!
 //! Where a block ends depends on the stream alone, and each is compressed by itself, so neither the number of
 //! threads nor the size of a write can move a byte. Block size, encoder and level are part of the assembly number
-//! (`lock::ASSEMBLY`): changing one of them raises it. Readers take the members for one stream (RFC 1952, 2.2).
+//! (`lock::ASSEMBLY`): changing one of them raises it. Readers take the members for one stream (RFC 1952, 2.2; frames
+//! RFC 8878, 3).
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use libdeflater::{CompressionLvl, Compressor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::compression::{Compression, Encoder};
 use crate::step::hex;
 
-/// Bytes of the stream per gzip member.
+/// Bytes of the stream per gzip member or zstd frame.
 pub const BLOCK: usize = 1 << 20;
-/// libdeflate's level: as small as `gzip -6` at a third of its time.
-const LEVEL: i32 = 5;
+/// More threads than this would only take memory: one reads and hashes the stream for all of them.
+const THREADS: usize = 12;
+/// Blocks beyond one per thread: being filled, or done and waiting for an earlier one.
+const SPARE: usize = 6;
 
 /// What came of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,36 +33,64 @@ pub struct Packed {
     pub diff_id: String,
     /// Size of the compressed bytes.
     pub size: u64,
+    /// How it is compressed.
+    #[serde(default, skip_serializing_if = "is_gzip")]
+    pub compression: Compression,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_gzip(compression: &Compression) -> bool {
+    *compression == Compression::Gzip
+}
+
+/// A block on its way to the threads.
+type Job = (u64, Vec<u8>);
+
+/// A block compressed, and its memory, which goes back to the writer.
+struct Done {
+    number: u64,
+    member: io::Result<Vec<u8>>,
+    block: Vec<u8>,
 }
 
 /// A writer that compresses what it is given on several threads, in order.
+///
+/// There is a fixed number of blocks, which go round: whoever writes faster than the target takes it waits for one.
 pub struct BlockWriter {
     block: Vec<u8>,
     next: u64,
     hasher: Sha256,
-    jobs: Option<SyncSender<(u64, Vec<u8>)>>,
+    compression: Compression,
+    jobs: Option<Sender<Job>>,
+    free: Receiver<Vec<u8>>,
     workers: Vec<JoinHandle<()>>,
     collector: JoinHandle<io::Result<(String, u64)>>,
 }
 
 impl BlockWriter {
-    /// Writes to `target` with `threads` compressing threads, at least one.
-    pub fn new(target: impl Write + Send + 'static, threads: usize) -> Self {
-        let threads = threads.max(1);
-        let (jobs, queue) = sync_channel(2 * threads);
+    /// Writes to `target` with `threads` compressing threads: at least one, at most twelve.
+    pub fn new(target: impl Write + Send + 'static, compression: Compression, threads: usize) -> Self {
+        let threads = threads.clamp(1, THREADS);
+        let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let (done, results) = channel();
+        let (release, free) = channel();
+        for _ in 1..threads + SPARE {
+            release.send(Vec::new()).expect("its receiver is at hand");
+        }
         let worker = || {
             let (queue, done) = (Arc::clone(&queue), done.clone());
-            std::thread::spawn(move || compress(&queue, &done))
+            std::thread::spawn(move || compress(&queue, &done, compression))
         };
         let workers = (0..threads).map(|_| worker()).collect();
-        let collector = std::thread::spawn(move || collect(&results, target));
+        let collector = std::thread::spawn(move || collect(&results, &release, target));
         Self {
             block: Vec::with_capacity(BLOCK),
             next: 0,
             hasher: Sha256::new(),
+            compression,
             jobs: Some(jobs),
+            free,
             workers,
             collector,
         }
@@ -68,23 +99,27 @@ impl BlockWriter {
     /// Writes what is left and returns the digests.
     pub fn finish(mut self) -> io::Result<Packed> {
         // An empty stream is one empty member: zero bytes would be no gzip at all.
-        if !self.block.is_empty() || self.next == 0 {
-            self.send()?;
-        }
+        let sent = if !self.block.is_empty() || self.next == 0 { self.send(false) } else { Ok(()) };
         self.jobs = None;
         let broken = |_| io::Error::other("a compressing thread ended early");
+        let collected = self.collector.join().map_err(broken)?;
         for worker in self.workers {
             worker.join().map_err(broken)?;
         }
-        let (digest, size) = self.collector.join().map_err(broken)??;
-        Ok(Packed { digest, diff_id: hex(&self.hasher.finalize()), size })
+        // The true reason first: what the sender saw is only that its readers are gone.
+        let (digest, size) = collected?;
+        sent?;
+        let diff_id = hex(&self.hasher.finalize());
+        Ok(Packed { digest, diff_id, size, compression: self.compression })
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK));
+    fn send(&mut self, more: bool) -> io::Result<()> {
+        let gone = || io::Error::other("a compressing thread ended early");
+        let next = if more { self.free.recv().map_err(|_| gone())? } else { Vec::new() };
+        let block = std::mem::replace(&mut self.block, next);
         self.hasher.update(&block);
         let jobs = self.jobs.as_ref().expect("the queue is open until finish");
-        jobs.send((self.next, block)).map_err(|_| io::Error::other("a compressing thread ended early"))?;
+        jobs.send((self.next, block)).map_err(|_| gone())?;
         self.next += 1;
         Ok(())
     }
@@ -93,9 +128,12 @@ impl BlockWriter {
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len().min(BLOCK - self.block.len());
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(BLOCK);
+        }
         self.block.extend_from_slice(&bytes[..n]);
         if self.block.len() == BLOCK {
-            self.send()?;
+            self.send(true)?;
         }
         Ok(n)
     }
@@ -105,32 +143,40 @@ impl Write for BlockWriter {
     }
 }
 
-fn compress(queue: &Mutex<Receiver<(u64, Vec<u8>)>>, done: &Sender<(u64, Vec<u8>)>) {
-    let level = CompressionLvl::new(LEVEL).expect("libdeflate has this level");
-    let mut compressor = Compressor::new(level);
+fn compress(queue: &Mutex<Receiver<Job>>, done: &Sender<Done>, compression: Compression) {
+    let mut encoder = Encoder::new(compression);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((number, block)) = job else { return };
-        let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
-        let size = compressor.gzip_compress(&block, &mut member).expect("the bound is enough");
-        member.truncate(size);
-        if done.send((number, member)).is_err() {
+        let member = match &mut encoder {
+            Ok(encoder) => encoder.compress(&block),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        if done.send(Done { number, member, block }).is_err() {
             return;
         }
     }
 }
 
-/// Writes the members in their order. Those that came early wait; the bounded queue keeps them few.
-fn collect(results: &Receiver<(u64, Vec<u8>)>, mut target: impl Write) -> io::Result<(String, u64)> {
+/// Writes the members in their order and gives their blocks back. Those that came early wait.
+fn collect(
+    results: &Receiver<Done>,
+    release: &Sender<Vec<u8>>,
+    mut target: impl Write,
+) -> io::Result<(String, u64)> {
     let mut early = BTreeMap::new();
     let (mut next, mut size, mut hasher) = (0, 0, Sha256::new());
-    for (number, member) in results {
-        early.insert(number, member);
-        while let Some(member) = early.remove(&next) {
+    for done in results {
+        early.insert(done.number, done);
+        while let Some(Done { member, mut block, .. }) = early.remove(&next) {
+            let member = member?;
             hasher.update(&member);
             target.write_all(&member)?;
             size += member.len() as u64;
             next += 1;
+            block.clear();
+            // Nobody waits for it any more at the end.
+            let _ = release.send(block);
         }
     }
     target.flush()?;
@@ -158,8 +204,12 @@ mod tests {
     }
 
     fn pack(data: &[u8], threads: usize, write: usize) -> (Packed, Vec<u8>) {
+        pack_with(Compression::Gzip, data, threads, write)
+    }
+
+    fn pack_with(compression: Compression, data: &[u8], threads: usize, write: usize) -> (Packed, Vec<u8>) {
         let target = Shared::default();
-        let mut writer = BlockWriter::new(target.clone(), threads);
+        let mut writer = BlockWriter::new(target.clone(), compression, threads);
         for piece in data.chunks(write.max(1)) {
             writer.write_all(piece).unwrap();
         }
@@ -189,6 +239,77 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn the_bytes_of_zstd_depend_on_the_stream_alone(size in 0_usize..4 * BLOCK, threads in 1_usize..9, write in 1_usize..3 * BLOCK) {
+            let (data, zstd) = (sample(size), Compression::Zstd(3));
+            let (packed, bytes) = pack_with(zstd, &data, threads, write);
+            prop_assert_eq!((&packed, &bytes), (&pack_with(zstd, &data, 1, usize::MAX).0, &pack_with(zstd, &data, 2, BLOCK).1));
+            prop_assert!(zstd::decode_all(&bytes[..]).unwrap() == data);
+            prop_assert_eq!(packed.diff_id, hex(&Sha256::digest(&data)));
+            prop_assert_eq!((packed.digest, packed.size), (hex(&Sha256::digest(&bytes)), bytes.len() as u64));
+        }
+
+        #[test]
+        fn members_are_written_in_order_however_they_arrive(order in Just((0_u64..40).collect::<Vec<_>>()).prop_shuffle()) {
+            let (done, results) = channel();
+            let (release, free) = channel();
+            for number in order {
+                let member = Ok(vec![number.to_le_bytes()[0]; 3]);
+                done.send(Done { number, member, block: vec![0; 5] }).unwrap();
+            }
+            drop(done);
+            let target = Shared::default();
+            let (digest, size) = collect(&results, &release, target.clone()).unwrap();
+            let expected: Vec<u8> = (0..40).flat_map(|number| [number; 3]).collect();
+            prop_assert_eq!((digest, size), (hex(&Sha256::digest(&expected)), 120));
+            prop_assert_eq!(&*target.0.lock().unwrap(), &expected);
+            prop_assert_eq!(free.try_iter().count(), 40, "every block goes back");
+        }
+    }
+
+    /// A target that takes nothing until it is told to, and counts nothing.
+    struct Gate(Receiver<()>);
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Once the sender is gone it is open.
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_slow_target_holds_the_writer_back() {
+        let (open, gate) = channel();
+        let written = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&written);
+        let threads = 3;
+        let writer = std::thread::spawn(move || {
+            let mut writer = BlockWriter::new(Gate(gate), Compression::Gzip, threads);
+            let block = sample(BLOCK);
+            for _ in 0..100 {
+                writer.write_all(&block).unwrap();
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+            writer.finish().unwrap()
+        });
+        let blocks = || written.load(std::sync::atomic::Ordering::SeqCst);
+        while blocks() < threads + SPARE - 1 {
+            std::thread::yield_now();
+        }
+        // Long enough for a writer that is not held back to be done.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(blocks(), threads + SPARE - 1, "no more blocks than there are in all");
+        drop(open);
+        let whole = (0..100).flat_map(|_| sample(BLOCK)).collect::<Vec<_>>();
+        assert_eq!(writer.join().unwrap().diff_id, hex(&Sha256::digest(&whole)));
+    }
+
     /// Fails if we ever make a change that moves a layer's bytes: then the assembly number has to rise too.
     #[test]
     fn golden_bytes() {
@@ -198,6 +319,22 @@ mod tests {
         let (empty, bytes) = pack(b"", 1, 1);
         assert_eq!(empty.digest, "30e6fa98fb48c2b132824d1ac5e2243c0be9e9082ff32598d34d7687ca7f6c7f");
         assert_eq!(bytes.len(), 23);
+    }
+
+    /// The same for zstd, whose library is pinned with its encoder.
+    #[test]
+    fn golden_bytes_of_zstd() {
+        let data = sample(3 * BLOCK + 12_345);
+        let digest = |level, data| pack_with(Compression::Zstd(level), data, 3, 10_000).0.digest;
+        let digests = [digest(3, &data[..]), digest(19, &data[..]), digest(3, b"")];
+        assert_eq!(
+            digests,
+            [
+                "f742a2cd0759312ea524cef31c8c804e88f3efc4c92f6e1784d89ca8437906a6",
+                "433a1f086835a02a38a4f45a699991655d2bf1ed0a33e154e617f7701528517a",
+                "6fb8543883dafcc2ed0934866b8b3f775231f5b0933add08bf502e9e84944cbd",
+            ]
+        );
     }
 
     #[test]
@@ -211,7 +348,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut writer = BlockWriter::new(Full, 2);
+        let mut writer = BlockWriter::new(Full, Compression::Gzip, 2);
         // Either a later write or the end tells; the true reason comes from the end.
         let _ = writer.write_all(&sample(40 * BLOCK));
         assert_eq!(writer.finish().unwrap_err().kind(), io::ErrorKind::StorageFull);

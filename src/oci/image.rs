@@ -11,6 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::blocks::Packed;
+use super::compression::Compression;
 use crate::arch::Arch;
 use crate::lock::ASSEMBLY;
 use crate::step::hex;
@@ -64,7 +65,11 @@ pub fn image(arch: Arch, epoch: u64, layer: &Packed, labels: &Labels) -> Image {
         .expect("it has all its fields");
     let config = blob(MediaType::ImageConfig, &config);
 
-    let layer = Descriptor::new(MediaType::ImageLayerGzip, layer.size, digest(&layer.digest));
+    let media_type = match layer.compression {
+        Compression::Gzip => MediaType::ImageLayerGzip,
+        Compression::Zstd(_) => MediaType::ImageLayerZstd,
+    };
+    let layer = Descriptor::new(media_type, layer.size, digest(&layer.digest));
     let mut annotations = labels.clone();
     annotations.insert(ANNOTATION_CREATED.to_owned(), created);
     let manifest = ImageManifestBuilder::default()
@@ -126,7 +131,8 @@ mod tests {
     use super::*;
 
     fn sample(arch: Arch) -> Image {
-        let layer = Packed { digest: "a".repeat(64), diff_id: "b".repeat(64), size: 7 };
+        let compression = Compression::Gzip;
+        let layer = Packed { digest: "a".repeat(64), diff_id: "b".repeat(64), size: 7, compression };
         let labels = [("z.last", "1"), ("a.first", "2"), ("m.middle", "3")];
         let labels = labels.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         image(arch, 1_785_408_960, &layer, &labels)

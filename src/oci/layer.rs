@@ -4,156 +4,280 @@
 //! headers set here one by one: its own metadata modes read the disk, and its GNU long names are not what OCI's
 //! readers are tested with, so what does not fit a ustar header goes into a PAX one.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use fs_err::File;
 use tar::{EntryType, Header};
 
 use super::Error;
+use super::archive::{self, Member};
 use super::blocks::{BlockWriter, Packed};
+use super::compression::Compression;
+pub use super::entry::{Content, Entry};
 use crate::step::{Cancel, Watch};
 
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// A directory.
-    Directory,
-    /// A regular file with the bytes of a file on this disk.
-    File(PathBuf),
-    /// A regular file with these bytes.
-    Bytes(Vec<u8>),
-    /// A symbolic link to this target.
-    Symlink(String),
-    /// Another name of a file earlier in the layer.
-    HardLink(String),
+/// The largest size an octal header field of 12 bytes holds: above it, readers want a PAX record.
+const OCTAL_SIZE: u64 = 1 << 33;
+/// The same for the 8 bytes of an owner.
+const OCTAL_OWNER: u64 = 1 << 21;
+
+/// How a layer is compressed, and on how many threads, which the bytes do not depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Packing {
+    /// The compression.
+    pub compression: Compression,
+    /// How many threads compress.
+    pub threads: usize,
 }
 
-/// One entry of a layer, owned by root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Path below the image's root, without a leading `/`.
-    pub path: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// What it is.
-    pub content: Content,
-}
-
-impl Entry {
-    /// A directory of mode 0755.
-    pub fn directory(path: impl Into<String>) -> Self {
-        Self { path: path.into(), mode: 0o755, content: Content::Directory }
-    }
-
-    /// A file of mode 0644 with the bytes of a file on this disk.
-    pub fn file(path: impl Into<String>, source: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), mode: 0o644, content: Content::File(source.into()) }
-    }
-
-    /// A symbolic link.
-    pub fn symlink(path: impl Into<String>, target: impl Into<String>) -> Self {
-        Self { path: path.into(), mode: 0o777, content: Content::Symlink(target.into()) }
-    }
-}
-
-/// Writes a gzip layer of `entries`, sorted by path, to `target`. `epoch` (seconds since 1970) is every entry's time.
+/// Writes a layer of `entries`, sorted by path, to `target`. `epoch` (seconds since 1970) is the time of every entry
+/// that has none of its own.
 ///
 /// Of two entries that are names of one file the one that sorts first must be the file.
 pub fn write(
     mut entries: Vec<Entry>,
     epoch: u64,
     target: &Path,
-    threads: usize,
+    packing: Packing,
     watch: &Watch,
 ) -> Result<Packed, Error> {
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    let mut builder = tar::Builder::new(BlockWriter::new(File::create(target)?, threads));
-    let appended = entries.iter().try_for_each(|entry| append(&mut builder, entry, epoch, &watch.cancel));
-    if watch.cancel.is_cancelled() {
-        return Err(Error::Cancelled);
+    let mut layer = LayerWriter::create(target, epoch, packing, watch)?;
+    let appended = entries.iter().try_for_each(|entry| layer.append(entry));
+    layer.finish(appended)
+}
+
+/// Writes the entries of a tar stream as a layer, in their order; later times than `epoch` become `epoch`.
+pub fn write_stream(
+    stream: impl Read,
+    epoch: u64,
+    target: &Path,
+    packing: Packing,
+    watch: &Watch,
+) -> Result<Packed, Error> {
+    let mut layer = LayerWriter::create(target, epoch, packing, watch)?;
+    let appended = layer.append_stream(stream);
+    layer.finish(appended)
+}
+
+/// A layer being written.
+pub struct LayerWriter<'t> {
+    writer: Writer<BlockWriter>,
+    target: &'t Path,
+}
+
+impl<'t> LayerWriter<'t> {
+    /// Begins a layer at `target`.
+    pub fn create(target: &'t Path, epoch: u64, packing: Packing, watch: &Watch) -> Result<Self, Error> {
+        let blocks = BlockWriter::new(File::create(target)?, packing.compression, packing.threads);
+        let writer = Writer { builder: tar::Builder::new(blocks), epoch, cancel: watch.cancel.clone() };
+        Ok(Self { writer, target })
     }
-    // When the disk is full the writer's end knows it; what the append saw is only that its threads are gone.
-    let finished = builder.into_inner().and_then(BlockWriter::finish);
-    match (appended, finished) {
-        (Err(Error::Io(_)) | Ok(()), Err(error)) => {
-            Err(io::Error::new(error.kind(), format!("cannot write `{}`: {error}", target.display())).into())
+
+    /// Adds an entry. Entries are written in the order they come.
+    pub fn append(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.writer.append(entry)
+    }
+
+    /// Adds every entry of a tar stream; later times than the layer's become the layer's.
+    pub fn append_stream(&mut self, stream: impl Read) -> Result<(), Error> {
+        self.writer.append_stream(stream)
+    }
+
+    /// Ends the layer; `appended` is what came of appending.
+    pub fn finish(self, appended: Result<(), Error>) -> Result<Packed, Error> {
+        if self.writer.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
         }
-        (Err(error), _) => Err(error),
-        (Ok(()), Ok(packed)) => Ok(packed),
+        // When the disk is full the writer's end knows it; what the append saw is only that its threads are gone.
+        let finished = self.writer.builder.into_inner().and_then(BlockWriter::finish);
+        match (appended, finished) {
+            (Err(Error::Io(_)) | Ok(()), Err(error)) => {
+                let target = self.target.display();
+                Err(io::Error::new(error.kind(), format!("cannot write `{target}`: {error}")).into())
+            }
+            (Err(error), _) => Err(error),
+            (Ok(()), Ok(packed)) => Ok(packed),
+        }
     }
 }
 
-fn append<W: Write>(
-    builder: &mut tar::Builder<W>,
-    entry: &Entry,
+struct Writer<W: Write> {
+    builder: tar::Builder<W>,
     epoch: u64,
-    cancel: &Cancel,
-) -> Result<(), Error> {
-    let mut header = Header::new_ustar();
-    header.set_mode(entry.mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(epoch);
-    header.set_size(0);
-    let mut pax: Vec<(&str, &[u8])> = Vec::new();
-    let slash = if entry.content == Content::Directory { "/" } else { "" };
-    let path = format!("{}{slash}", entry.path);
-    if header.set_path(&path).is_err() {
-        pax.push(("path", path.as_bytes()));
-        header.set_path(shortened(&entry.path))?;
-    }
-    header.set_entry_type(match &entry.content {
-        Content::Directory => EntryType::Directory,
-        Content::File(_) | Content::Bytes(_) => EntryType::Regular,
-        Content::Symlink(_) => EntryType::Symlink,
-        Content::HardLink(_) => EntryType::Link,
-    });
-    if let Content::Symlink(target) | Content::HardLink(target) = &entry.content
-        && header.set_link_name_literal(target).is_err()
-    {
-        pax.push(("linkpath", target.as_bytes()));
-    }
-    if !pax.is_empty() {
-        builder.append_pax_extensions(pax)?;
-    }
-    match &entry.content {
-        Content::File(source) => {
-            let file = File::open(source)?;
-            let size = file.metadata()?.len();
-            header.set_size(size);
-            header.set_cksum();
-            let mut data = Exact { file, left: size, cancel, path: source };
-            builder.append(&header, &mut data)?;
-        }
-        Content::Bytes(bytes) => {
-            header.set_size(bytes.len() as u64);
-            header.set_cksum();
-            builder.append(&header, bytes.as_slice())?;
-        }
-        _ => {
-            header.set_cksum();
-            builder.append(&header, io::empty())?;
+    cancel: Cancel,
+}
+
+impl<W: Write> Writer<W> {
+    fn append(&mut self, entry: &Entry) -> Result<(), Error> {
+        match &entry.content {
+            Content::File(source) => {
+                let kind = fs_err::metadata(source)?.file_type();
+                // Opening a pipe would wait for somebody to write to it.
+                if !kind.is_file() {
+                    let what = if kind.is_socket() { "a socket" } else { "no regular file" };
+                    return Err(Error::NotPacked(
+                        lossy(&entry.path),
+                        format!("`{}` is {what}", source.display()),
+                    ));
+                }
+                let mut file = File::open(source)?;
+                let size = file.metadata()?.len();
+                self.put(entry, size, &mut file)
+            }
+            Content::Bytes(bytes) => self.put(entry, bytes.len() as u64, &mut bytes.as_slice()),
+            _ => self.put(entry, 0, &mut io::empty()),
         }
     }
-    Ok(())
+
+    fn append_stream(&mut self, stream: impl Read) -> Result<(), Error> {
+        let unreadable = |error: io::Error| Error::Stream(error.to_string());
+        let mut archive = archive::Archive::new(stream);
+        while let Some(member) = archive.next_member().map_err(unreadable)? {
+            if self.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let size = if is_file(member.kind) { member.size } else { 0 };
+            let mut entry = described(member)?;
+            entry.mtime = entry.mtime.map(|mtime| mtime.min(self.epoch));
+            self.put(&entry, size, &mut archive).map_err(|error| match error {
+                Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Error::Stream(format!("it ends within `{}`", lossy(&entry.path)))
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the headers of an entry, and `size` bytes of `data`.
+    fn put(&mut self, entry: &Entry, size: u64, data: &mut dyn Read) -> Result<(), Error> {
+        let path = checked(entry)?;
+        let mut header = Header::new_ustar();
+        header.set_mode(entry.mode);
+        header.set_uid(entry.uid);
+        header.set_gid(entry.gid);
+        header.set_mtime(entry.mtime.unwrap_or(self.epoch));
+        header.set_size(size);
+        let mut pax: Vec<(String, Vec<u8>)> = Vec::new();
+        if header.set_path(as_path(&path)).is_err() {
+            let short = shortened(&entry.path);
+            header.as_old_mut().name[..short.len()].copy_from_slice(short);
+            pax.push(("path".into(), path));
+        }
+        header.set_entry_type(match &entry.content {
+            Content::Directory => EntryType::Directory,
+            Content::File(_) | Content::Bytes(_) => EntryType::Regular,
+            Content::Symlink(_) => EntryType::Symlink,
+            Content::HardLink(_) => EntryType::Link,
+            Content::CharacterDevice(..) => EntryType::Char,
+            Content::BlockDevice(..) => EntryType::Block,
+            Content::Fifo => EntryType::Fifo,
+        });
+        if let Content::Symlink(target) | Content::HardLink(target) = &entry.content
+            && header.set_link_name_literal(target).is_err()
+        {
+            pax.push(("linkpath".into(), target.clone()));
+        }
+        if let Content::CharacterDevice(major, minor) | Content::BlockDevice(major, minor) = &entry.content {
+            header.set_device_major(*major)?;
+            header.set_device_minor(*minor)?;
+        }
+        // The header has these too, in base 256, for readers that know no PAX.
+        let large =
+            [("size", size, OCTAL_SIZE), ("uid", entry.uid, OCTAL_OWNER), ("gid", entry.gid, OCTAL_OWNER)];
+        for (name, value, limit) in large {
+            if value >= limit {
+                pax.push((name.into(), value.to_string().into_bytes()));
+            }
+        }
+        pax.extend(entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone())));
+        if !pax.is_empty() {
+            self.builder
+                .append_pax_extensions(pax.iter().map(|(name, value)| (name.as_str(), &value[..])))?;
+        }
+        header.set_cksum();
+        let exact = Exact { data, left: size, cancel: &self.cancel, path: &entry.path };
+        Ok(self.builder.append(&header, exact)?)
+    }
+}
+
+/// The path as the header has it, if it is one.
+fn checked(entry: &Entry) -> Result<Vec<u8>, Error> {
+    let refused = |what: &str| Err(Error::NotPacked(lossy(&entry.path), what.to_owned()));
+    let is_directory = entry.content == Content::Directory;
+    let slash: &[u8] = if is_directory { b"/" } else { b"" };
+    if entry.path.contains(&0) {
+        return refused("a path cannot hold a zero byte");
+    }
+    let mut parts = entry.path.split(|byte| *byte == b'/');
+    let is_root = entry.path == b"." && is_directory;
+    if !is_root && parts.any(|part| matches!(part, b"" | b"." | b"..")) {
+        return refused("a path in a layer is relative, without `.`, `..` and empty parts");
+    }
+    Ok([&entry.path, slash].concat())
+}
+
+fn is_file(kind: EntryType) -> bool {
+    matches!(kind, EntryType::Regular | EntryType::Continuous)
+}
+
+/// What a member of a tar stream is as an entry, without its bytes.
+fn described(member: Member) -> Result<Entry, Error> {
+    let (path, link) = (normal(&member.path), member.link.unwrap_or_default());
+    let (major, minor) = member.device;
+    let content = match member.kind {
+        kind if is_file(kind) => Content::Bytes(Vec::new()),
+        EntryType::Directory => Content::Directory,
+        EntryType::Symlink => Content::Symlink(link),
+        EntryType::Link => Content::HardLink(normal(&link)),
+        EntryType::Char => Content::CharacterDevice(major, minor),
+        EntryType::Block => Content::BlockDevice(major, minor),
+        EntryType::Fifo => Content::Fifo,
+        other => {
+            let kind = char::from(other.as_byte()).escape_default();
+            return Err(Error::NotPacked(lossy(&path), format!("its type in the archive is `{kind}`")));
+        }
+    };
+    let (mode, uid, gid, mtime) = (member.mode, member.uid, member.gid, Some(member.mtime));
+    Ok(Entry { path, mode, uid, gid, mtime, xattrs: member.xattrs, content })
+}
+
+/// A path without what means nothing: `./a//b/` is `a/b`, `./` is `.`.
+pub(crate) fn normal(path: &[u8]) -> Vec<u8> {
+    let parts: Vec<_> =
+        path.split(|byte| *byte == b'/').filter(|part| !matches!(part, [] | [b'.'])).collect();
+    if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }
 }
 
 /// The end of a path, short enough for a ustar header whose PAX record holds the whole.
-fn shortened(path: &str) -> String {
-    let mut start = path.len().saturating_sub(90);
-    while !path.is_char_boundary(start) {
-        start += 1;
+fn shortened(path: &[u8]) -> &[u8] {
+    let mut short = &path[path.len().saturating_sub(90)..];
+    // Not in the midst of a character, nor as if it were absolute.
+    while let [0x80..=0xbf | b'/', rest @ ..] = short {
+        short = rest;
     }
-    path[start..].trim_start_matches('/').to_owned()
+    short
 }
 
-/// A file read to the size its header promised: one that shrinks meanwhile would shift every later header.
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// Bytes read to the size their header promised: fewer of them would shift every later header.
 struct Exact<'a> {
-    file: File,
+    data: &'a mut dyn Read,
     left: u64,
     cancel: &'a Cancel,
-    path: &'a Path,
+    path: &'a [u8],
 }
 
 impl Read for Exact<'_> {
@@ -165,9 +289,9 @@ impl Read for Exact<'_> {
             return Ok(0);
         }
         let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let n = self.file.read(&mut buffer[..wanted])?;
+        let n = self.data.read(&mut buffer[..wanted])?;
         if n == 0 {
-            let message = format!("`{}` became shorter while it was packed", self.path.display());
+            let message = format!("`{}` became shorter while it was packed", lossy(self.path));
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
         self.left -= n as u64;
@@ -176,80 +300,4 @@ impl Read for Exact<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::step::tests::silent;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn entries(file: &Path) -> Vec<Entry> {
-        let long = format!("lib/{}/{}", "d".repeat(120), "f".repeat(130));
-        vec![
-            Entry::symlink("modules.dep", "lib/modules/5.10.262/modules.dep"),
-            Entry::directory("lib"),
-            Entry::file("lib/file", file),
-            Entry { path: "lib/name".into(), mode: 0o644, content: Content::HardLink("lib/file".into()) },
-            Entry { path: long, mode: 0o600, content: Content::Bytes(b"long".to_vec()) },
-            Entry::symlink("far", "t".repeat(200)),
-        ]
-    }
-
-    fn packed(order: impl Fn(&mut Vec<Entry>)) -> (Packed, Vec<u8>) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("source");
-        fs_err::write(&file, "bytes").unwrap();
-        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o4711)).unwrap();
-        let mut entries = entries(&file);
-        order(&mut entries);
-        let target = dir.path().join("layer");
-        let packed = write(entries, 1_785_408_960, &target, 2, &silent()).unwrap();
-        (packed, fs_err::read(&target).unwrap())
-    }
-
-    /// Fails if we ever make a change that moves a layer's bytes: then the assembly number has to rise too.
-    #[test]
-    fn golden_layer() {
-        let (layer, _) = packed(|_| {});
-        assert_eq!(layer.diff_id, "694136e4f453a12c75bbb02cccad199c7ae4914fa313baad7295eff5fa466410");
-        assert_eq!(layer.digest, "6d0462007eb969018009bbe6b5d021e81fba09ace751d58fba3d32bd7503b106");
-        assert_eq!(packed(|entries| entries.reverse()).0, layer, "the order of the caller does not matter");
-    }
-
-    #[test]
-    fn every_entry_comes_back_as_data_of_the_entry_says() {
-        let (_, bytes) = packed(|_| {});
-        let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(&bytes[..]));
-        let mut seen = Vec::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let header = entry.header();
-            assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (0, 0));
-            assert_eq!(header.mtime().unwrap(), 1_785_408_960);
-            let mode = header.mode().unwrap();
-            let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
-            let link = entry.link_name_bytes().map(|link| link.len());
-            let mut text = String::new();
-            entry.read_to_string(&mut text).unwrap();
-            seen.push((path.len(), mode, link, text));
-        }
-        let none = String::new;
-        assert_eq!(
-            seen,
-            [
-                (3, 0o777, Some(200), none()),
-                (4, 0o755, None, none()),
-                (255, 0o600, None, "long".into()),
-                (8, 0o644, None, "bytes".into()),
-                (8, 0o644, Some(8), none()),
-                (11, 0o777, Some(32), none()),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let entry = Entry::file("boot/vmlinux", dir.path().join("not-there"));
-        let error = write(vec![entry], 0, &dir.path().join("layer"), 1, &silent()).unwrap_err();
-        assert!(error.to_string().contains("not-there"), "{error}");
-    }
-}
+mod tests;

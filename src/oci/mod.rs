@@ -2,7 +2,10 @@
 //!
 //! Media types and fields follow the OCI image specification 1.1. Nothing here knows what an image is for.
 
+pub mod archive;
 pub mod blocks;
+pub mod compression;
+mod entry;
 pub mod image;
 pub mod layer;
 pub mod layout;
@@ -70,6 +73,12 @@ pub enum Error {
     /// A layer's entry would land outside, or is of a kind images here never have.
     #[error("a layer holds `{0}`, which is not unpacked: {1}")]
     Entry(String, &'static str),
+    /// An entry that no layer can have, or that readers would not agree on.
+    #[error("`{0}` cannot be packed: {1}")]
+    NotPacked(String, String),
+    /// A tar stream that is to become a layer is none.
+    #[error("the tar stream cannot be read: {0}")]
+    Stream(String),
     /// Stopped by the user.
     #[error("interrupted")]
     Cancelled,
@@ -80,7 +89,9 @@ impl Diagnose for Error {
         match self {
             Self::Io(_) => Class::Host,
             Self::NotALayout(_) => Class::Usage,
-            Self::NoLayout { .. } | Self::NoImage { .. } => Class::Input,
+            Self::NoLayout { .. } | Self::NoImage { .. } | Self::NotPacked(..) | Self::Stream(_) => {
+                Class::Input
+            }
             Self::Malformed { .. } | Self::Digest { .. } | Self::Blob { .. } | Self::Entry(..) => {
                 Class::Verification
             }

@@ -24,7 +24,9 @@ use crate::fetch::unpack::Source;
 use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
 use crate::kernel::{Compile, Facts, Site};
 use crate::lock::{KernelPin, Lock};
+use crate::oci::compression::Compression;
 use crate::oci::image::{Image, Labels, image, index};
+use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
 use crate::recipe::{Catalogue, KernelRecipe};
@@ -100,6 +102,8 @@ pub struct Plan {
     pub lock: Lock,
     /// The mirrors to fetch from.
     pub mirrors: Mirrors,
+    /// How layers are compressed.
+    pub compression: Compression,
     /// How many jobs make runs at once, and how many threads compress.
     pub jobs: usize,
 }
@@ -156,7 +160,12 @@ impl Plan {
             let cells = arches.iter().map(cell).collect::<Result<_, _>>()?;
             sources.push((pin, cells));
         }
-        Ok(Self { recipe, sources, lock, mirrors, jobs })
+        Ok(Self { recipe, sources, lock, mirrors, compression: Compression::Gzip, jobs })
+    }
+
+    /// How layers are packed.
+    pub(super) fn packing(&self) -> Packing {
+        Packing { compression: self.compression, threads: self.jobs }
     }
 
     pub(super) fn cells(&self) -> impl Iterator<Item = &Cell> {
@@ -272,7 +281,7 @@ impl Plan {
                     arch: cell.arch,
                     flavour: &self.recipe.name,
                     role,
-                    threads: self.jobs,
+                    packing: self.packing(),
                 };
                 let layer = PackedLayer::of(&store.get_or_make(&pack, watch)?)?;
                 let mut labels = self.labels(pin, role, &facts.release);
@@ -409,7 +418,11 @@ impl Member {
             architecture: self.arch.oci(),
             digest: self.entry.digest.clone(),
             size: self.layer.packed.size,
-            recorded: recorded.compare(&self.entry),
+            recorded: match self.layer.packed.compression {
+                Compression::Gzip => recorded.compare(&self.entry),
+                // Digests are recorded of gzip alone.
+                Compression::Zstd(_) => Verdict::None,
+            },
         }
     }
 }

@@ -85,8 +85,15 @@ impl Plan {
                 continue;
             }
             let (kernel, content, flavour) = (path.as_path(), *content, self.recipe.name.as_str());
-            let step =
-                Pack { kernel, content, facts: &facts, arch: cell.arch, flavour, role, threads: self.jobs };
+            let step = Pack {
+                kernel,
+                content,
+                facts: &facts,
+                arch: cell.arch,
+                flavour,
+                role,
+                packing: self.packing(),
+            };
             lines.push(line("pack", what, format!("kernel {}", key.short()), &step, true, store));
         }
         Ok(lines)

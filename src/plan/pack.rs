@@ -1,5 +1,6 @@
 //! The step that makes a layer of a kernel artifact.
 
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -10,7 +11,8 @@ use crate::arch::Arch;
 use crate::kernel::Facts;
 use crate::lock::ASSEMBLY;
 use crate::oci::blocks::Packed;
-use crate::oci::layer::{self, Content, Entry};
+use crate::oci::compression::Compression;
+use crate::oci::layer::{self, Entry, Packing};
 use crate::step::{Key, Step, Unit, Watch, human};
 use crate::store::Artifact;
 
@@ -46,11 +48,20 @@ impl PackedLayer {
     /// The layer an artifact of [`Pack`] holds.
     pub(super) fn of(artifact: &Artifact) -> std::io::Result<Self> {
         let text = fs::read_to_string(artifact.path.join("layer.json"))?;
-        Ok(Self { path: artifact.path.join("layer.tar.gz"), packed: serde_json::from_str(&text)? })
+        let packed: Packed = serde_json::from_str(&text)?;
+        Ok(Self { path: artifact.path.join(file_name(packed.compression)), packed })
     }
 }
 
-/// Packs one role of a kernel artifact. The artifact: `layer.tar.gz` and `layer.json`.
+/// What a layer is called in its artifact.
+fn file_name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::Gzip => "layer.tar.gz",
+        Compression::Zstd(_) => "layer.tar.zst",
+    }
+}
+
+/// Packs one role of a kernel artifact. The artifact: `layer.tar.gz` or `layer.tar.zst`, and `layer.json`.
 pub(super) struct Pack<'a> {
     /// The kernel artifact's directory.
     pub(super) kernel: &'a Path,
@@ -64,8 +75,8 @@ pub(super) struct Pack<'a> {
     pub(super) flavour: &'a str,
     /// Which part of it.
     pub(super) role: Role,
-    /// How many threads compress; the bytes do not depend on it.
-    pub(super) threads: usize,
+    /// How it is compressed, and on how many threads.
+    pub(super) packing: Packing,
 }
 
 impl Step for Pack<'_> {
@@ -76,12 +87,17 @@ impl Step for Pack<'_> {
     }
 
     fn record(&self) -> Value {
-        json!({
+        let mut record = json!({
             "step": "layer 1",
             "assembly": ASSEMBLY,
             "content": self.content.to_string(),
             "role": self.role.name(),
-        })
+        });
+        // gzip came first, and its keys stay.
+        if self.packing.compression != Compression::Gzip {
+            record["compression"] = json!(self.packing.compression);
+        }
+        record
     }
 
     fn name(&self) -> String {
@@ -95,7 +111,8 @@ impl Step for Pack<'_> {
             Role::Kernel => self.kernel_entries(),
             Role::Modules => self.module_entries()?,
         };
-        let packed = layer::write(entries, self.facts.epoch, &out.join("layer.tar.gz"), self.threads, watch)?;
+        let target = out.join(file_name(self.packing.compression));
+        let packed = layer::write(entries, self.facts.epoch, &target, self.packing, watch)?;
         fs::write(out.join("layer.json"), serde_json::to_string(&packed).map_err(std::io::Error::from)?)?;
         progress.finish(&human(packed.size));
         Ok(())
@@ -113,8 +130,7 @@ impl Pack<'_> {
             // One file under two names: specs for arm64 have named boot/image. The link sorts after the file.
             Arch::Arm64 => {
                 entries.push(Entry::file("boot/image", boot.join("vmlinux")));
-                let content = Content::HardLink("boot/image".into());
-                entries.push(Entry { path: "boot/vmlinux".into(), mode: 0o644, content });
+                entries.push(Entry::hard_link("boot/vmlinux", "boot/image"));
             }
         }
         entries
@@ -126,29 +142,32 @@ impl Pack<'_> {
         let tree = format!("lib/modules/{}", self.facts.release);
         let mut entries: Vec<Entry> = ["lib", "lib/modules", &tree].map(Entry::directory).into();
         let source = self.kernel.join("modules");
-        for name in add_tree(&source, &tree, &mut entries)? {
-            entries.push(Entry::symlink(&name, format!("{tree}/{name}")));
+        for name in add_tree(&source, tree.as_bytes(), &mut entries)? {
+            let target = below(tree.as_bytes(), &name);
+            entries.push(Entry::symlink(name, target));
         }
         Ok(entries)
     }
 }
 
 /// Adds what is in `dir` below `path`; returns the names at its top.
-fn add_tree(dir: &Path, path: &str, entries: &mut Vec<Entry>) -> std::io::Result<Vec<String>> {
+fn add_tree(dir: &Path, path: &[u8], entries: &mut Vec<Entry>) -> std::io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let name = entry.file_name().into_string().map_err(|name| {
-            std::io::Error::other(format!("`{}` in `{}` is not UTF-8", name.display(), dir.display()))
-        })?;
-        let below = format!("{path}/{name}");
+        let name = entry.file_name().into_vec();
+        let path = below(path, &name);
         if entry.file_type()?.is_dir() {
-            entries.push(Entry::directory(&below));
-            add_tree(&entry.path(), &below, entries)?;
+            entries.push(Entry::directory(path.clone()));
+            add_tree(&entry.path(), &path, entries)?;
         } else {
-            entries.push(Entry::file(&below, entry.path()));
+            entries.push(Entry::file(path, entry.path()));
         }
         names.push(name);
     }
     Ok(names)
+}
+
+fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
+    [path, b"/", name].concat()
 }

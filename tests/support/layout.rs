@@ -90,10 +90,14 @@ impl Layout {
         let config = json(&sized(&manifest["config"]));
         let layers = manifest["layers"].as_array().expect("a manifest lists layers");
         assert_eq!(layers.len(), 1, "{manifest}");
+        let blob = sized(&layers[0]);
         let mut stream = Vec::new();
-        flate2::read::MultiGzDecoder::new(&sized(&layers[0])[..])
-            .read_to_end(&mut stream)
-            .expect("a layer is gzip");
+        if layers[0]["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd" {
+            zstd::stream::copy_decode(&blob[..], &mut stream).expect("a layer is zstd");
+        } else {
+            assert_eq!(layers[0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+            flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut stream).expect("a layer is gzip");
+        }
         let diff_ids = serde_json::json!([format!("sha256:{}", sha256(&stream))]);
         assert_eq!(config["rootfs"]["diff_ids"], diff_ids);
         Image { manifest, config, entries: entries(&stream) }
