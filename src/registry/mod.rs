@@ -185,6 +185,9 @@ impl Diagnose for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Reference { .. } => Some("write it as `registry.example/org/name:tag`".into()),
+            Self::Unreachable { reason, .. } if reason.contains("certificate") => {
+                Some("if a CA of your own signed it, name that CA's certificate: SSL_CERT_FILE=PATH".into())
+            }
             Self::Unreachable { registry, .. } => Some(format!(
                 "run the same command again: what has arrived is not sent twice; if it never answers, look whether `{registry}` is right"
             )),

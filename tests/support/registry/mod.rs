@@ -207,6 +207,8 @@ impl Drop for Registry {
 
 impl Shared {
     fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
+        // Else each answer's second piece waits for the first one's acknowledgement.
+        stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some(head) = read_head(&mut reader)? {
             let fault = self.fault_for(&head);
