@@ -12,6 +12,7 @@ use serde_json::Value;
 use support::images;
 use support::layout::Layout;
 use support::registry::{Door, Fault, Registry};
+use support::source::Source;
 use support::{Imgbuild, Outcome, Place};
 
 const NAME: &str = "kernel-bin:5.10.1";
@@ -164,4 +165,25 @@ fn what_cannot_be_joined_is_told() {
     join(&["latest"]).fails(2).says("a digest is `sha256:`");
     join(&[]).fails(2);
     assert_eq!(registry.manifest("org/kernel-bin", "5.10.1"), None);
+}
+
+#[test]
+fn kernels_built_apart_join_to_the_digest_of_both_built_at_once() {
+    let (mut place, registry) = (Place::new(), Registry::new(Door::Open));
+    Source::new().install(&mut place);
+    let host = registry.host();
+    place.imgbuild("kernel 5.10.1 --arch all --output both").run().succeeds();
+    let whole = Layout::at(place.path("both")).images()[NAME].clone();
+    let mut digests = Vec::new();
+    for arch in ["arm64", "x86_64"] {
+        let build = format!("kernel 5.10.1 --arch {arch} --output {arch} --push --registry {host}");
+        place.imgbuild(&format!("{build}/appended --append")).run().succeeds();
+        let json =
+            place.imgbuild(&format!("{build}/joined --by-digest --format json")).run().succeeds().json();
+        digests.push(json["pushed"][0]["digest"].as_str().unwrap().to_owned());
+    }
+    assert!(registry.references("appended/kernel-bin").contains(&whole));
+    let index = format!("index {host}/joined/{NAME} {} {}", digests[0], digests[1]);
+    let outcome = place.imgbuild(&index).run().succeeds();
+    assert_eq!(outcome.stdout, format!("{host}/joined/{NAME}@{whole}\n"));
 }

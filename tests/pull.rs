@@ -281,3 +281,20 @@ fn between_registries_an_image_is_copied_whole() {
     place.imgbuild(&copy).run().fails(4).says("org/none:1` is not there");
     assert_eq!(other.manifest("kernel", "none"), None);
 }
+
+#[test]
+fn skopeo_reads_what_is_pushed() {
+    let (place, registry) = pushed();
+    let dir = place.path("skopeo");
+    let from = format!("docker://{}/org/{NAME}", registry.host());
+    let to = format!("dir:{}", dir.display());
+    let words = ["copy", "--all", "--quiet", "--src-tls-verify=false", &from, &to];
+    support::tool("skopeo", &words.map(std::ffi::OsStr::new));
+    let out = Layout::at(place.path("out"));
+    assert!(fs_err::read(dir.join("manifest.json")).unwrap() == out.blob(&out.images()[NAME]));
+    // Blobs have their digits for names there, manifests more than that.
+    let (found, index) = (names(&dir), &out.images()[NAME]);
+    for digits in out.blobs().iter().filter(|digits| !index.ends_with(*digits)) {
+        assert!(found.iter().any(|name| name.starts_with(digits)), "{digits}: {found:?}");
+    }
+}

@@ -114,7 +114,12 @@ impl Kernel {
             return super::plan::print(&plan, false, self.format, context);
         }
         // What can be refused is refused before an hour of work.
-        let prefix = if self.push { Some(self.destination.required(context)?) } else { None };
+        let prefix = if self.push {
+            Some(self.destination.required(context)?)
+        } else {
+            self.destination.refuse()?;
+            None
+        };
         let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
         let locked = self.selection.locked;
         let images = plan.run(&context.store()?, &self.output, &recorded, locked, &context.watch)?;

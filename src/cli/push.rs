@@ -66,6 +66,15 @@ impl Destination {
         })
     }
 
+    /// Fails if something is said about a push that is not asked for.
+    pub(super) fn refuse(&self) -> Result<(), Failure> {
+        if !self.append && !self.by_digest {
+            return Ok(());
+        }
+        let message = "`--append` and `--by-digest` say how to push, and nothing is pushed".into();
+        Err(Failure::Usage { message, hint: "add `--push`".into() })
+    }
+
     /// Pushes images of a layout.
     pub(super) fn push(
         &self,

@@ -68,6 +68,7 @@ pub(super) fn extend(
 /// or its own digest. Returns that digest.
 pub fn join(target: &Reference, digests: &[String], client: &Client) -> Result<String, Error> {
     let repository = &target.repository;
+    client.will_write(repository);
     let source = Source::Registry(client, repository);
     let mut joined: Vec<(Platform, Value)> = Vec::new();
     let mut shared: Option<BTreeMap<String, Value>> = None;

@@ -9,16 +9,16 @@ use tempfile::NamedTempFile;
 
 use super::Error;
 use super::client::{Client, header};
-use super::http::{Call, Scope, Sink, Stumble};
+use super::http::{Call, Sink, Stumble};
 use super::tree::Entry;
 use crate::step::hex;
 
 impl Client {
     /// Whether a repository has a blob; one of another size does not count.
-    pub(super) fn has_blob(&self, repository: &str, blob: &Entry, scope: &Scope) -> Result<bool, Error> {
+    pub(super) fn has_blob(&self, repository: &str, blob: &Entry) -> Result<bool, Error> {
         let url = self.url(&format!("{repository}/blobs/{}", blob.digest))?;
         let what = format!("look for `{}`", self.name(repository, &blob.digest));
-        let call = Call::new(Method::HEAD, url, scope.clone(), what);
+        let call = Call::new(Method::HEAD, url, self.reading(repository), what);
         let answer = self.send(&call)?;
         match answer.status {
             StatusCode::OK => {
@@ -46,7 +46,7 @@ impl Client {
         loop {
             let before = sink.got;
             let what = format!("read `{name}`");
-            let mut call = Call::new(Method::GET, url.clone(), Scope::pull(repository), what);
+            let mut call = Call::new(Method::GET, url.clone(), self.reading(repository), what);
             if before > 0 {
                 call = call.header(RANGE, &format!("bytes={before}-"));
             }

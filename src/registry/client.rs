@@ -1,6 +1,6 @@
 //! One registry as we speak to it, and its manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::auth::Auth;
-use super::http::{Answer, Body, Call, Scope};
+use super::http::{Answer, Body, Call, Scope, Stumble};
 use super::reference::{Host, is_digest};
 use crate::step::{Watch, hex};
 
@@ -76,6 +76,9 @@ pub struct Client {
     pub(super) others: Mutex<BTreeMap<String, reqwest::blocking::Client>>,
     /// Nobody asks before this time, and so much may still be waited.
     pub(super) turn: Mutex<(Instant, Duration)>,
+    /// The repositories that are written to: one right, hence one token, is enough for them. Some registries deny that
+    /// there is a repository to who may only read.
+    pub(super) written: Mutex<BTreeSet<String>>,
     /// One of several threads has failed: the others may end.
     pub(super) given_up: AtomicBool,
 }
@@ -120,6 +123,7 @@ impl Client {
             base: OnceLock::new(),
             agent: super::http::agent(|builder| builder)?,
             others: Mutex::default(),
+            written: Mutex::default(),
             turn: Mutex::new((Instant::now(), patience.budget)),
             given_up: AtomicBool::new(false),
             watch: watch.clone(),
@@ -130,6 +134,17 @@ impl Client {
     /// Which registry it speaks to.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// From now on, a repository is written to.
+    pub(super) fn will_write(&self, repository: &str) {
+        guard(&self.written).insert(repository.to_owned());
+    }
+
+    /// The right to read a repository, or what contains it.
+    pub(super) fn reading(&self, repository: &str) -> Scope {
+        let is_written = guard(&self.written).contains(repository);
+        if is_written { Scope::push(repository) } else { Scope::pull(repository) }
     }
 
     /// Has all threads that use this client end.
@@ -151,11 +166,7 @@ impl Client {
             return Ok(base);
         }
         // Plain HTTP without being asked for stays on this machine, and carries no credentials before it is answered.
-        let (first, second) = match self.host.is_loopback() {
-            true if self.options.plain_http => ("http", None),
-            true => ("http", Some("https")),
-            false => (if self.options.plain_http { "http" } else { "https" }, None),
-        };
+        let (first, second) = schemes(&self.host, &self.options);
         let address = match self.host.as_str() {
             "docker.io" | "index.docker.io" => "registry-1.docker.io",
             host => host,
@@ -173,8 +184,11 @@ impl Client {
             answer = self.attempt(&call_first, None).ok();
             if !answer.as_ref().is_some_and(answers) {
                 let encrypted = call(second)?;
-                if let Some(better) = self.attempt(&encrypted, None).ok().filter(answers) {
-                    (answer, call_first) = (Some(better), encrypted);
+                match self.attempt(&encrypted, None) {
+                    Ok(better) if answers(&better) => (answer, call_first) = (Some(better), encrypted),
+                    // It speaks TLS, but not so that we may believe it.
+                    Err(Stumble::Final(error)) => return Err(error),
+                    Ok(_) | Err(Stumble::Again { .. }) => {}
                 }
             }
         }
@@ -235,7 +249,7 @@ impl Client {
     fn manifest_call(&self, method: Method, repository: &str, wanted: &str) -> Result<Call<'static>, Error> {
         let url = self.url(&format!("{repository}/manifests/{wanted}"))?;
         let what = format!("read `{}`", self.name(repository, wanted));
-        let call = Call::new(method, url, Scope::pull(repository), what);
+        let call = Call::new(method, url, self.reading(repository), what);
         Ok(call.header(ACCEPT, MANIFESTS))
     }
 
@@ -272,6 +286,15 @@ impl Client {
     /// What the registry said, in one line and without our own secrets.
     pub(super) fn said(&self, answer: &Answer) -> String {
         self.auth.scrub(&complaint(answer))
+    }
+}
+
+/// How a registry is spoken to, and how it is tried after that.
+fn schemes(host: &Host, options: &Options) -> (&'static str, Option<&'static str>) {
+    match (options.plain_http, host.is_loopback()) {
+        (true, _) => ("http", None),
+        (false, true) => ("http", Some("https")),
+        (false, false) => ("https", None),
     }
 }
 
@@ -322,4 +345,23 @@ fn complaint(answer: &Answer) -> String {
 /// A mutex's content, whatever became of others who held it.
 pub(super) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_for_who_asks_for_it() {
+        for (host, plain_http, expected) in [
+            ("registry.example", false, ("https", None)),
+            ("10.0.0.1:5000", false, ("https", None)),
+            ("registry.example", true, ("http", None)),
+            ("localhost:5000", false, ("http", Some("https"))),
+            ("[::1]:5000", false, ("http", Some("https"))),
+            ("127.0.0.1:5000", true, ("http", None)),
+        ] {
+            assert_eq!(schemes(&host.parse().unwrap(), &Options { plain_http }), expected, "{host}");
+        }
+    }
 }

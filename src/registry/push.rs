@@ -13,7 +13,6 @@ use tempfile::{NamedTempFile, TempPath};
 use super::Error;
 use super::append;
 use super::client::{Client, Document, MANIFEST_LIMIT, guard};
-use super::http::Scope;
 use super::reference::{Host, Reference};
 use super::tree::{Entry, Tree};
 use super::upload::Moved;
@@ -162,6 +161,7 @@ fn push_document(
     append: bool,
 ) -> Result<Pushed, Error> {
     let repository = &target.repository;
+    client.will_write(repository);
     if let Some(expected) = target.digest.as_ref().filter(|digest| **digest != root.digest) {
         let (what, expected, actual) = (target.to_string(), expected.clone(), root.digest);
         return Err(Error::Digest { what, expected, actual });
@@ -243,7 +243,7 @@ impl Blobs<'_> {
 
     fn moved(&self, blob: &Entry, progress: &dyn Fn(u64)) -> Result<Moved, Error> {
         let (client, repository) = (self.client, &self.target.repository);
-        if client.has_blob(repository, blob, &Scope::push(repository))? {
+        if client.has_blob(repository, blob)? {
             return Ok(Moved::There);
         }
         let mut origins = self.known.of(&blob.digest);

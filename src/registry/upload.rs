@@ -81,7 +81,7 @@ impl Client {
         progress: &dyn Fn(u64),
     ) -> Result<(), Error> {
         let what = format!("send `{}`", self.name(repository, &blob.digest));
-        let (mut tries, mut refusals) = (0, 0);
+        let (mut tries, mut refusals, mut breaks) = (0, 0, 0);
         let mut session = self.begin(repository, &what, None)?;
         loop {
             let before = session.has;
@@ -111,7 +111,7 @@ impl Client {
             }
             self.stumbled(stumble, &mut tries, &what)?;
             // It may have it although its answer was lost.
-            if self.has_blob(repository, blob, &Scope::push(repository))? {
+            if self.has_blob(repository, blob)? {
                 return Ok(());
             }
             session = match self.status(&session, repository)? {
@@ -122,7 +122,12 @@ impl Client {
                 }
                 known => {
                     known.iter().for_each(|(url, _)| self.take_back(url, repository));
-                    self.begin(repository, &what, session.part.filter(|part| *part < blob.size))?
+                    // A registry may refuse a whole blob before it has read it. The blocking reqwest then tells of a
+                    // broken connection and not of the answer: twice is taken for that.
+                    breaks += 1;
+                    let part = session.part.filter(|part| *part < blob.size);
+                    let part = part.or((breaks > 1).then_some(PART.max(session.least)));
+                    self.begin(repository, &what, part)?
                 }
             };
         }

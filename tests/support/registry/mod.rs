@@ -4,7 +4,7 @@ mod message;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -36,6 +36,8 @@ pub(crate) const PASSWORD: &str = "s3cret-pass";
 pub(crate) enum Fault {
     /// Nothing is done; this status, these header lines.
     Status(u16, &'static str),
+    /// Nothing is done; this status comes before a long body is read, which is then read for nothing.
+    Early(u16),
     /// The connection is reset after so many bytes of the request's body, which are kept; shorter bodies are spared.
     Reset(usize),
     /// It is done, and the answer has this header instead of its own, or besides.
@@ -205,10 +207,20 @@ impl Drop for Registry {
 
 impl Shared {
     fn serve(&self, stream: &TcpStream) -> std::io::Result<()> {
+        // Else each answer's second piece waits for the first one's acknowledgement.
+        stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some(head) = read_head(&mut reader)? {
             let fault = self.fault_for(&head);
             let length = head.length();
+            if let Some(Fault::Early(status)) = fault {
+                self.log(&head, 0, status);
+                let mut stream = stream;
+                write!(stream, "HTTP/1.1 {status} So\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
+                stream.shutdown(Shutdown::Write)?;
+                std::io::copy(&mut reader, &mut std::io::sink())?;
+                return Ok(());
+            }
             let (mut body, take) =
                 (Vec::new(), if let Some(Fault::Reset(n)) = fault { n.min(length) } else { length });
             reader.by_ref().take(take as u64).read_to_end(&mut body)?;
@@ -267,6 +279,7 @@ impl Shared {
                 && head.target().contains(part.as_str())
                 && *times > 0
                 && !matches!(fault, Fault::Reset(n) if !is_long(*n))
+                && (*fault != Fault::Early(413) || is_long(1000))
         };
         let found = state.faults.iter_mut().find(fits)?;
         found.2 -= 1;
