@@ -9,6 +9,7 @@ mod support;
 use fs_err as fs;
 use serde_json::Value;
 use support::forge::{self, Forged, Item, elf, image};
+use support::registry::{Door, Registry};
 use support::source::Source;
 use support::{Outcome, Place, names};
 use tar::EntryType;
@@ -278,4 +279,28 @@ fn what_is_no_layout_is_told_and_nothing_is_written() {
     place.write("mine/thesis.txt", "three years");
     place.imgbuild("validate mine").run().fails(4).says("`mine` is no OCI layout");
     assert_eq!(names(&place.path("mine")), ["thesis.txt"]);
+}
+
+#[test]
+fn an_image_at_a_registry_is_looked_at_like_one_of_a_layout() {
+    let mut place = Place::new();
+    Source::new().install(&mut place);
+    place.imgbuild("kernel 5.10.1 --arch all").run().succeeds();
+    let registry = Registry::new(Door::Open);
+    place.imgbuild("push out --registry").arg(registry.host()).run().succeeds();
+    for name in ["kernel-bin:5.10.1", "kernel-modules:5.10.1"] {
+        let (local, there) = (format!("out:{name}"), format!("{}/{name}", registry.host()));
+        for verb in ["inspect --files", "validate"] {
+            let [local, there] =
+                [&local, &there].map(|place_| place.imgbuild(verb).arg(place_).run().succeeds().stdout);
+            assert_eq!(local, there, "{verb}");
+            assert!(local.contains("arm64"), "{local}");
+        }
+        place.imgbuild("diff").arg(&local).arg(&there).run().succeeds().prints("hold the same images");
+    }
+    let absent = format!("{}/kernel-bin:6.1.1", registry.host());
+    for verb in ["inspect", "validate", "diff out"] {
+        place.imgbuild(verb).arg(&absent).run().fails(4).says(&absent);
+    }
+    assert_eq!(place.half_made(), [""; 0]);
 }

@@ -1,17 +1,16 @@
 //! `imgbuild inspect`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde_json::json;
 
+use super::place::Place;
+use super::push::Transport;
 use super::{Context, Failure, Format};
 use crate::arch::Arch;
 use crate::inspect::Selection;
 use crate::inspect::files::{File, Kind};
 use crate::inspect::report::{Layer, Named, Platform, report};
 use crate::oci::image::rfc3339;
-use crate::oci::layout::Layout;
 use crate::step::human;
 
 /// Which images of a layout: shared by the commands that look at some.
@@ -26,23 +25,26 @@ pub(super) struct Which {
 }
 
 impl Which {
-    pub(super) fn selection(&self) -> Result<Selection, Failure> {
+    pub(super) fn selection(&self, place: &Place) -> Result<Selection, Failure> {
         let parsed = self.arch.as_deref().map(str::parse::<Arch>).transpose();
         let arch = parsed.map_err(|error| Failure::Plan(error.into()))?;
-        Ok(Selection { image: self.image.clone(), arch })
+        Ok(Selection { image: self.image.clone().or_else(|| place.image.clone()), arch })
     }
 }
 
-/// Tell what an OCI layout holds: images, platforms, layers, labels, files
+/// Tell what images hold: platforms, layers, labels, files
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imgbuild inspect out
+  imgbuild inspect registry.example/kernels/kernel-bin:5.10.262
   imgbuild inspect out --image kernel-bin:5.10.262 --arch arm64 --files")]
 pub(super) struct Inspect {
-    /// The OCI layout
-    #[arg(value_name = "DIR")]
-    layout: PathBuf,
+    /// An OCI layout, one image of it, or a reference at a registry
+    #[arg(value_name = "DIR[:IMAGE]|REFERENCE")]
+    place: String,
+    #[command(flatten)]
+    transport: Transport,
     #[command(flatten)]
     which: Which,
     /// List the files of the layers too
@@ -55,13 +57,12 @@ pub(super) struct Inspect {
 
 impl Inspect {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let layout = Layout::open(&self.layout)?;
-        let images = report(&layout, &self.which.selection()?, self.files, &context.watch.cancel)?;
+        let place = context.place(&self.place, &self.transport)?;
+        let images =
+            report(&place.layout, &self.which.selection(&place)?, self.files, &context.watch.cancel)?;
         match self.format {
-            Format::Json => context.print_json(&json!({ "layout": self.layout, "images": images })),
-            Format::Text if images.is_empty() => {
-                context.print(&format!("`{}` holds no image\n", self.layout.display()))
-            }
+            Format::Json => context.print_json(&json!({ "place": self.place, "images": images })),
+            Format::Text if images.is_empty() => context.print(&format!("`{}` holds no image\n", self.place)),
             Format::Text => context.print(&images.iter().map(named).collect::<Vec<_>>().join("\n")),
         }
     }

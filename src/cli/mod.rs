@@ -13,6 +13,7 @@ mod inspect;
 mod kernel;
 mod lock;
 mod login;
+mod place;
 mod plan;
 mod progress;
 mod pull;
@@ -92,7 +93,7 @@ enum Command {
     Lock(lock::LockCommand),
     /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
-    /// Tell what an OCI layout holds: images, platforms, layers, labels, files
+    /// Tell what images hold: platforms, layers, labels, files
     Inspect(inspect::Inspect),
     Validate(validate::Validate),
     Diff(diff::Diff),
@@ -134,8 +135,8 @@ enum Failure {
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
     Inspect(#[from] crate::inspect::Error),
-    #[error("`{}` is not sound: {}", .layout.display(), counted(*.count, "finding"))]
-    Unsound { layout: PathBuf, count: usize },
+    #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
+    Unsound { place: String, count: usize },
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]

@@ -1,16 +1,14 @@
 //! `imgbuild validate`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::inspect::Which;
+use super::push::Transport;
 use super::{Context, Failure, Format};
 use crate::inspect::validate::{Verdict, validate};
-use crate::oci::layout::Layout;
 use crate::step::human;
 
-/// Read every image of an OCI layout back and check it
+/// Read images back and check them
 ///
 /// Digests and sizes of all blobs, diff ids, platforms against the binaries inside, and what Flintlock, containerd and
 /// modprobe rely on in kernel and modules images. All findings are told at once; exit code 5 if there are any.
@@ -18,11 +16,14 @@ use crate::step::human;
 #[command(after_help = "\
 Examples:
   imgbuild validate out
+  imgbuild validate registry.example/kernels/kernel-bin:5.10.262
   imgbuild validate out --image kernel-modules:5.10.262 --format json")]
 pub(super) struct Validate {
-    /// The OCI layout
-    #[arg(value_name = "DIR")]
-    layout: PathBuf,
+    /// An OCI layout, one image of it, or a reference at a registry
+    #[arg(value_name = "DIR[:IMAGE]|REFERENCE")]
+    place: String,
+    #[command(flatten)]
+    transport: Transport,
     #[command(flatten)]
     which: Which,
     /// How the result is printed
@@ -32,15 +33,15 @@ pub(super) struct Validate {
 
 impl Validate {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let layout = Layout::open(&self.layout)?;
-        let verdict = validate(&layout, &self.which.selection()?, &context.watch.cancel)?;
+        let place = context.place(&self.place, &self.transport)?;
+        let verdict = validate(&place.layout, &self.which.selection(&place)?, &context.watch.cancel)?;
         match self.format {
             Format::Text => context.print(&text(&verdict))?,
             Format::Json => context.print_json(&verdict)?,
         }
         match verdict.findings.len() {
             0 => Ok(()),
-            count => Err(Failure::Unsound { layout: self.layout.clone(), count }),
+            count => Err(Failure::Unsound { place: self.place.clone(), count }),
         }
     }
 }

@@ -1,0 +1,148 @@
+//! The real `docker-registry` of Debian, and skopeo as whoever reads what we push.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
+#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
+#[allow(dead_code)]
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use support::layout::Layout;
+use support::registry::{PASSWORD, USER};
+use support::source::Source;
+use support::{Place, eventually, names, tool};
+
+/// What `htpasswd -nbB bob s3cret-pass` prints: the registry takes bcrypt alone.
+const HTPASSWD: &str = "bob:$2y$05$abcdefghijklmnopqrstuuV7fpPozvyqJfnY19y0802WTlXUm6Rjy\n";
+
+/// A running docker-registry; it ends when dropped.
+struct Docker {
+    child: Child,
+    host: String,
+}
+
+impl Docker {
+    /// Starts one that keeps its files in the place, for everybody or for `bob` alone.
+    fn start(place: &Place, with_password: bool) -> Self {
+        // Free a moment ago: the registry cannot tell which port it took.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let host = format!("127.0.0.1:{port}");
+        let passwords = place.write("htpasswd", HTPASSWD);
+        let auth = if with_password {
+            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.display())
+        } else {
+            String::new()
+        };
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
+             http:\n  addr: {host}\n{auth}",
+            place.path("registry").display()
+        );
+        let config = place.write("registry.yml", config);
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start docker-registry, which the tests need: {error}"));
+        let docker = Self { child, host };
+        eventually("listening", || TcpStream::connect(&docker.host).is_ok());
+        docker
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A place with kernels for two platforms in `out`.
+fn place() -> Place {
+    let mut place = Place::new();
+    Source::new().install(&mut place);
+    place.imgbuild("kernel 5.10.1 --arch all").run().succeeds();
+    place
+}
+
+/// What skopeo sees of an image: the bytes of its index.
+fn skopeo(place: &Place, host: &str, name: &str) -> String {
+    let dir = place.path(format!("skopeo-{}", names(&place.work()).len()));
+    let from = format!("docker://{host}/org/{name}");
+    let to = format!("dir:{}", dir.display());
+    let words = ["copy", "--all", "--quiet", "--src-tls-verify=false", &from, &to];
+    tool("skopeo", &words.map(std::ffi::OsStr::new));
+    fs_err::read_to_string(dir.join("manifest.json")).unwrap()
+}
+
+#[test]
+fn skopeo_reads_what_is_pushed_and_we_read_it_again() {
+    let place = place();
+    let docker = Docker::start(&place, false);
+    let push = || place.imgbuild("push out --registry").arg(format!("{}/org", docker.host)).run().succeeds();
+    push();
+    let out = Layout::at(place.path("out"));
+    for (name, digest) in out.images() {
+        assert!(skopeo(&place, &docker.host, &name).as_bytes() == out.blob(&digest), "{name}");
+        place.imgbuild("pull").arg(format!("{}/org/{name}", docker.host)).arg("in").run().succeeds();
+    }
+    let into = Layout::at(place.path("in"));
+    assert_eq!((into.images(), into.blobs()), (out.images(), out.blobs()));
+    let second = push();
+    assert_eq!(second.stderr.matches("there already").count(), 2, "{}", second.stderr);
+    assert!(!second.stderr.contains("layer"), "{}", second.stderr);
+}
+
+#[test]
+fn a_registry_with_passwords_is_logged_in_to_first() {
+    let place = place();
+    let docker = Docker::start(&place, true);
+    let push = || place.imgbuild("push out --registry").arg(format!("{}/org", docker.host)).run();
+    push().fails(7).says("imgbuild login");
+    let login = |password: &str| {
+        let input = place.write("password", password);
+        place
+            .imgbuild("login --username")
+            .arg(USER)
+            .arg("--password-stdin")
+            .arg(&docker.host)
+            .stdin(input)
+            .run()
+    };
+    login("wr0ng-pass").fails(7);
+    login(PASSWORD).succeeds();
+    push().succeeds();
+}
+
+#[test]
+fn mounting_appending_and_joining_go_as_with_the_fake() {
+    let place = place();
+    let docker = Docker::start(&place, false);
+    let host = &docker.host;
+    let name = "kernel-bin:5.10.1";
+    let whole = Layout::at(place.path("out")).images()[name].clone();
+    let tag = |words: &str| {
+        let outcome = place.imgbuild(words).arg("--plain-http").run().succeeds();
+        outcome.stdout.lines().find(|line| line.contains("kernel-bin")).unwrap().to_owned()
+    };
+    tag(&format!("push out {name} --registry {host}/whole"));
+    for (arch, dir) in [("x86_64", "amd64"), ("arm64", "arm64")] {
+        place.imgbuild(&format!("kernel 5.10.1 --arch {arch} --output {dir}")).run().succeeds();
+        tag(&format!("push {dir} {name} --registry {host}/append --append"));
+    }
+    let appended = tag(&format!("push arm64 {name} --registry {host}/append --append"));
+    assert_eq!(appended, format!("{host}/append/{name}@{whole}"));
+    let digests = ["amd64", "arm64"].map(|dir| {
+        let line = tag(&format!("push {dir} {name} --registry {host}/joined --by-digest"));
+        line.split_once('@').unwrap().1.to_owned()
+    });
+    let joined = tag(&format!("index {host}/joined/{name} {} {}", digests[0], digests[1]));
+    assert_eq!(joined, format!("{host}/joined/{name}@{whole}"));
+    let copy = format!("copy {host}/joined/{name} {host}/release/{name} --format json");
+    let json = place.imgbuild(&copy).run().succeeds().json();
+    assert_eq!((&json["sent"], &json["digest"]), (&0.into(), &whole.into()));
+}
