@@ -4,11 +4,12 @@
 #[allow(dead_code)]
 mod support;
 
+use std::ffi::OsStr;
 use std::io::Read;
 
 use support::layout::Layout;
 use support::source::Source;
-use support::{Place, noise};
+use support::{Place, noise, sha256, tool};
 
 const IMAGES: [&str; 2] = ["kernel-bin:5.10.1", "kernel-modules:5.10.1"];
 const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
@@ -111,4 +112,22 @@ fn what_is_no_compression_is_refused_with_those_there_are() {
         outcome.says(format!("unknown compression `{word}`: gzip, zstd and zstd:1 to zstd:22 are known"));
     }
     assert_eq!(place.artifacts("kernel"), [""; 0]);
+}
+
+#[test]
+fn skopeo_takes_the_frames_for_one_stream() {
+    let place = toys();
+    place.imgbuild("kernel 5.10.1 --arch arm64 --compression zstd:1").run().succeeds();
+    for name in IMAGES {
+        let there = place.path(name.split(':').next().unwrap());
+        let (from, to) =
+            (format!("oci:{}:{name}", place.path("out").display()), format!("dir:{}", there.display()));
+        let words = "--insecure-policy --override-os linux --override-arch arm64 copy --dest-decompress";
+        let args: Vec<_> = words.split(' ').chain([from.as_str(), to.as_str()]).map(OsStr::new).collect();
+        tool("skopeo", &args);
+        let image = Layout::at(place.path("out")).image(name, "arm64");
+        let diff_id = image.config["rootfs"]["diff_ids"][0].as_str().unwrap();
+        let digits = diff_id.strip_prefix("sha256:").unwrap();
+        assert_eq!(sha256(&fs_err::read(there.join(digits)).unwrap()), digits);
+    }
 }

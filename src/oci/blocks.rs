@@ -19,8 +19,9 @@ use crate::step::hex;
 
 /// Bytes of the stream per gzip member or zstd frame.
 pub const BLOCK: usize = 1 << 20;
-/// More threads than this would only take memory: one reads and hashes the stream for all of them.
-const THREADS: usize = 12;
+/// More threads than this would only take memory, about 5 MiB each with their blocks, and 64 MiB in all is the most
+/// that packing may take: one thread reads and hashes the stream for all of them.
+const THREADS: usize = 8;
 /// Blocks beyond one per thread: being filled, or done and waiting for an earlier one.
 const SPARE: usize = 6;
 
@@ -43,32 +44,39 @@ fn is_gzip(compression: &Compression) -> bool {
     *compression == Compression::Gzip
 }
 
-/// A block on its way to the threads.
-type Job = (u64, Vec<u8>);
+/// A block and what it is compressed to. Both are used again and again: memory that one thread takes and another
+/// gives back piles up in the allocator.
+#[derive(Default)]
+struct Slot {
+    block: Vec<u8>,
+    member: Vec<u8>,
+}
 
-/// A block compressed, and its memory, which goes back to the writer.
+/// A block on its way to the threads, by its number.
+type Job = (u64, Slot);
+
+/// A block compressed, or why not.
 struct Done {
     number: u64,
-    member: io::Result<Vec<u8>>,
-    block: Vec<u8>,
+    slot: io::Result<Slot>,
 }
 
 /// A writer that compresses what it is given on several threads, in order.
 ///
 /// There is a fixed number of blocks, which go round: whoever writes faster than the target takes it waits for one.
 pub struct BlockWriter {
-    block: Vec<u8>,
+    slot: Slot,
     next: u64,
     hasher: Sha256,
     compression: Compression,
     jobs: Option<Sender<Job>>,
-    free: Receiver<Vec<u8>>,
+    free: Receiver<Slot>,
     workers: Vec<JoinHandle<()>>,
     collector: JoinHandle<io::Result<(String, u64)>>,
 }
 
 impl BlockWriter {
-    /// Writes to `target` with `threads` compressing threads: at least one, at most twelve.
+    /// Writes to `target` with `threads` compressing threads: at least one, at most eight.
     pub fn new(target: impl Write + Send + 'static, compression: Compression, threads: usize) -> Self {
         let threads = threads.clamp(1, THREADS);
         let (jobs, queue) = channel();
@@ -76,7 +84,7 @@ impl BlockWriter {
         let (done, results) = channel();
         let (release, free) = channel();
         for _ in 1..threads + SPARE {
-            release.send(Vec::new()).expect("its receiver is at hand");
+            release.send(Slot::default()).expect("its receiver is at hand");
         }
         let worker = || {
             let (queue, done) = (Arc::clone(&queue), done.clone());
@@ -85,7 +93,7 @@ impl BlockWriter {
         let workers = (0..threads).map(|_| worker()).collect();
         let collector = std::thread::spawn(move || collect(&results, &release, target));
         Self {
-            block: Vec::with_capacity(BLOCK),
+            slot: Slot::default(),
             next: 0,
             hasher: Sha256::new(),
             compression,
@@ -99,7 +107,7 @@ impl BlockWriter {
     /// Writes what is left and returns the digests.
     pub fn finish(mut self) -> io::Result<Packed> {
         // An empty stream is one empty member: zero bytes would be no gzip at all.
-        let sent = if !self.block.is_empty() || self.next == 0 { self.send(false) } else { Ok(()) };
+        let sent = if !self.slot.block.is_empty() || self.next == 0 { self.send(false) } else { Ok(()) };
         self.jobs = None;
         let broken = |_| io::Error::other("a compressing thread ended early");
         let collected = self.collector.join().map_err(broken)?;
@@ -115,11 +123,11 @@ impl BlockWriter {
 
     fn send(&mut self, more: bool) -> io::Result<()> {
         let gone = || io::Error::other("a compressing thread ended early");
-        let next = if more { self.free.recv().map_err(|_| gone())? } else { Vec::new() };
-        let block = std::mem::replace(&mut self.block, next);
-        self.hasher.update(&block);
+        let next = if more { self.free.recv().map_err(|_| gone())? } else { Slot::default() };
+        let slot = std::mem::replace(&mut self.slot, next);
+        self.hasher.update(&slot.block);
         let jobs = self.jobs.as_ref().expect("the queue is open until finish");
-        jobs.send((self.next, block)).map_err(|_| gone())?;
+        jobs.send((self.next, slot)).map_err(|_| gone())?;
         self.next += 1;
         Ok(())
     }
@@ -127,12 +135,12 @@ impl BlockWriter {
 
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = bytes.len().min(BLOCK - self.block.len());
-        if self.block.capacity() == 0 {
-            self.block.reserve_exact(BLOCK);
-        }
-        self.block.extend_from_slice(&bytes[..n]);
-        if self.block.len() == BLOCK {
+        let block = &mut self.slot.block;
+        // A slot has its memory from its first use on: short layers never touch most of them.
+        block.reserve_exact(BLOCK - block.len());
+        let n = bytes.len().min(BLOCK - block.len());
+        block.extend_from_slice(&bytes[..n]);
+        if block.len() == BLOCK {
             self.send(true)?;
         }
         Ok(n)
@@ -147,12 +155,12 @@ fn compress(queue: &Mutex<Receiver<Job>>, done: &Sender<Done>, compression: Comp
     let mut encoder = Encoder::new(compression);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((number, block)) = job else { return };
-        let member = match &mut encoder {
-            Ok(encoder) => encoder.compress(&block),
+        let Ok((number, mut slot)) = job else { return };
+        let compressed = match &mut encoder {
+            Ok(encoder) => encoder.compress(&slot.block, &mut slot.member),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        if done.send(Done { number, member, block }).is_err() {
+        if done.send(Done { number, slot: compressed.map(|()| slot) }).is_err() {
             return;
         }
     }
@@ -161,22 +169,22 @@ fn compress(queue: &Mutex<Receiver<Job>>, done: &Sender<Done>, compression: Comp
 /// Writes the members in their order and gives their blocks back. Those that came early wait.
 fn collect(
     results: &Receiver<Done>,
-    release: &Sender<Vec<u8>>,
+    release: &Sender<Slot>,
     mut target: impl Write,
 ) -> io::Result<(String, u64)> {
     let mut early = BTreeMap::new();
     let (mut next, mut size, mut hasher) = (0, 0, Sha256::new());
     for done in results {
-        early.insert(done.number, done);
-        while let Some(Done { member, mut block, .. }) = early.remove(&next) {
-            let member = member?;
-            hasher.update(&member);
-            target.write_all(&member)?;
-            size += member.len() as u64;
+        early.insert(done.number, done.slot);
+        while let Some(slot) = early.remove(&next) {
+            let mut slot = slot?;
+            hasher.update(&slot.member);
+            target.write_all(&slot.member)?;
+            size += slot.member.len() as u64;
             next += 1;
-            block.clear();
+            slot.block.clear();
             // Nobody waits for it any more at the end.
-            let _ = release.send(block);
+            let _ = release.send(slot);
         }
     }
     target.flush()?;
@@ -256,8 +264,8 @@ mod tests {
             let (done, results) = channel();
             let (release, free) = channel();
             for number in order {
-                let member = Ok(vec![number.to_le_bytes()[0]; 3]);
-                done.send(Done { number, member, block: vec![0; 5] }).unwrap();
+                let member = vec![number.to_le_bytes()[0]; 3];
+                done.send(Done { number, slot: Ok(Slot { block: vec![0; 5], member }) }).unwrap();
             }
             drop(done);
             let target = Shared::default();

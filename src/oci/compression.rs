@@ -85,20 +85,21 @@ impl Encoder {
         })
     }
 
-    /// A block as a gzip member, or a zstd frame.
-    pub(super) fn compress(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
-        let mut member = match self {
+    /// Makes `member` the gzip member, or the zstd frame, of a block.
+    pub(super) fn compress(&mut self, block: &[u8], member: &mut Vec<u8>) -> io::Result<()> {
+        match self {
             Self::Gzip(compressor) => {
-                let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
-                let size = compressor.gzip_compress(block, &mut member).expect("the bound is enough");
+                member.resize(compressor.gzip_compress_bound(block.len()), 0);
+                let size = compressor.gzip_compress(block, member).expect("the bound is enough");
                 member.truncate(size);
-                member
             }
-            Self::Zstd(compressor) => compressor.compress(block)?,
-        };
-        // Members wait for their turn: no more of them than is theirs.
-        member.shrink_to_fit();
-        Ok(member)
+            Self::Zstd(compressor) => {
+                member.clear();
+                member.reserve_exact(zstd::zstd_safe::compress_bound(block.len()));
+                compressor.compress_to_buffer(block, member)?;
+            }
+        }
+        Ok(())
     }
 }
 
