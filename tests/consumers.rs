@@ -130,12 +130,26 @@ fn umoci_unpacks_each_image_to_the_files_in_its_layer() {
 
 #[test]
 fn containerd_imports_and_mounts_the_images_with_each_snapshotter() {
-    let (place, layout) = real::tiny();
-    let containerd = Containerd::start(&place);
+    let (place, _) = real::tiny();
+    containerd_reads(&place, "out");
+}
+
+#[test]
+fn containerd_reads_zstd_layers_too() {
+    let (place, _) = real::tiny();
+    let command = "kernel 5.10.262 --flavour tiny --arch x86_64,arm64 --compression zstd --output zstd";
+    place.imgbuild(command).run().succeeds();
+    containerd_reads(&place, "zstd");
+}
+
+/// Imports a layout of the place, and mounts each image with each snapshotter.
+fn containerd_reads(place: &Place, dir: &str) {
+    let layout = Layout::at(place.path(dir));
+    let containerd = Containerd::start(place);
     let archive = place.path("layout.tar");
     tool(
         "tar",
-        &["-C".as_ref(), place.path("out").as_os_str(), "-cf".as_ref(), archive.as_os_str(), ".".as_ref()],
+        &["-C".as_ref(), place.path(dir).as_os_str(), "-cf".as_ref(), archive.as_os_str(), ".".as_ref()],
     );
     containerd.ctr(&["images", "import", "--all-platforms", "--no-unpack", archive.to_str().unwrap()]);
     let listed = containerd.ctr(&["images", "list"]);
