@@ -9,14 +9,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::containerd::Containerd;
 use support::layout::{Image, Layout};
 use support::real::{self, KERNEL, MODULES};
-use support::{Place, eventually, host, tool};
+use support::{Place, host, tool};
 use tar::EntryType;
 
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
@@ -196,67 +195,4 @@ fn podman_style_readers_find_the_hosts_architecture_by_themselves() {
     let (place, _) = real::tiny();
     let json: Value = serde_json::from_str(&skopeo("inspect", &[oci(&place.path("out"), KERNEL)])).unwrap();
     assert_eq!(json["Architecture"], if host() == "x86_64" { "amd64" } else { "arm64" });
-}
-
-/// A containerd of the test's own, in namespaces of its own, so that it needs no root and no mount is left behind.
-struct Containerd {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Containerd {
-    fn start(place: &Place) -> Self {
-        let dir = place.path("containerd");
-        let socket = dir.join("socket");
-        let config = format!(
-            "version = 2\nroot = \"{0}/root\"\nstate = \"{0}/state\"\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\", \
-             \"io.containerd.snapshotter.v1.aufs\", \"io.containerd.snapshotter.v1.btrfs\", \
-             \"io.containerd.snapshotter.v1.devmapper\", \"io.containerd.snapshotter.v1.zfs\"]\n\
-             [grpc]\naddress = \"{1}\"\nuid = 0\ngid = 0\n",
-            dir.display(),
-            socket.display()
-        );
-        let config = place.write("containerd/config.toml", config);
-        let log = fs_err::File::create(dir.join("log")).unwrap().into_parts().0;
-        let child = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "containerd", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("the tests need util-linux and containerd");
-        let mut containerd = Self { child, socket };
-        let log = dir.join("log");
-        eventually("containerd listens", || {
-            let ended = containerd.child.try_wait().unwrap();
-            assert!(ended.is_none(), "containerd ended: {}", fs_err::read_to_string(&log).unwrap());
-            fs_err::read_to_string(&log).unwrap().contains("containerd successfully booted")
-        });
-        containerd
-    }
-
-    /// Runs `ctr` beside it.
-    fn ctr(&self, args: &[&str]) -> String {
-        let pid = self.child.id().to_string();
-        let socket = self.socket.to_str().unwrap();
-        let beside = ["--user", "--mount", "--preserve-credentials", "--target", &pid];
-        let words = [&beside[..], &["ctr", "--address", socket], args].concat();
-        run("nsenter", &words.into_iter().map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    /// A path as containerd's namespace has it.
-    fn sees(&self, path: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root{path}", self.child.id()))
-    }
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let _ = self.child.wait();
-    }
 }

@@ -9,6 +9,7 @@ mod support;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use support::containerd::Containerd;
 use support::layout::Layout;
 use support::registry::{PASSWORD, USER};
 use support::source::Source;
@@ -145,4 +146,38 @@ fn mounting_appending_and_joining_go_as_with_the_fake() {
     let copy = format!("copy {host}/joined/{name} {host}/release/{name} --format json");
     let json = place.imgbuild(&copy).run().succeeds().json();
     assert_eq!((&json["sent"], &json["digest"]), (&0.into(), &whole.into()));
+}
+
+#[test]
+fn containerd_pulls_and_mounts_what_is_pushed() {
+    let place = place();
+    let docker = Docker::start(&place, false);
+    let containerd = Containerd::start(&place);
+    for compression in ["gzip", "zstd"] {
+        let command =
+            format!("kernel 5.10.1 --arch all --output {compression} --push --compression {compression}");
+        place
+            .imgbuild(&command)
+            .arg("--registry")
+            .arg(format!("{}/{compression}", docker.host))
+            .run()
+            .succeeds();
+        let layout = Layout::at(place.path(compression));
+        let name = "kernel-bin:5.10.1";
+        let reference = format!("{}/{compression}/{name}", docker.host);
+        for (architecture, snapshotter) in [("amd64", "native"), ("arm64", "overlayfs")] {
+            let platform = format!("linux/{architecture}");
+            let common = ["--snapshotter", snapshotter, "--platform", &platform];
+            containerd.ctr(&[&["images", "pull", "--plain-http"], &common[..], &[&reference]].concat());
+            let at = place.path(format!("{compression}-{architecture}"));
+            fs_err::create_dir(&at).unwrap();
+            let at = at.to_str().unwrap();
+            containerd.ctr(&[&["images", "mount"], &common[..], &[&reference, at]].concat());
+            // On arm64 boot/vmlinux is a second name of boot/image.
+            let file = if architecture == "arm64" { "boot/image" } else { "boot/vmlinux" };
+            let kernel = fs_err::read(containerd.sees(at).join(file)).unwrap();
+            assert!(kernel == layout.image(name, architecture).entry(file).content, "{platform} {reference}");
+            containerd.ctr(&["images", "unmount", at]);
+        }
+    }
 }

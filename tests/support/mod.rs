@@ -1,6 +1,7 @@
 //! What the tests share: a user's place with a private home and store, the command run in it, and the fakes.
 
 pub(crate) mod archive;
+pub(crate) mod containerd;
 pub(crate) mod forge;
 pub(crate) mod images;
 pub(crate) mod layout;
