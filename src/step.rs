@@ -190,6 +190,21 @@ pub fn human(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// An error and its causes in one line: neither reqwest's nor tar's own sentence says what happened.
+pub fn because(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let sentence = cause.to_string();
+        if !text.contains(&sentence) {
+            text += ": ";
+            text += &sentence;
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// How an artifact is looked at before it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::time::Duration;

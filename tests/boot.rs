@@ -1,7 +1,5 @@
 //! `imgbuild boot` on real kernels: 5.10.262 tiny for both architectures, under QEMU.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use support::real::{self, KERNEL};

@@ -1,7 +1,5 @@
 //! `imgbuild cache`: what the store holds, cleaning it up, checking it.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::path::PathBuf;

@@ -1,7 +1,5 @@
 //! `--compression`: the same files in other blobs, and nothing of gzip's moves.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::ffi::OsStr;

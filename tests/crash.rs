@@ -3,8 +3,6 @@
 //! strace kills imgbuild at its n-th system call of the kinds by which it changes a disk or starts a program, so that
 //! points do not depend on how fast the machine is, and imgbuild itself knows nothing of being killed.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,5 @@
 //! Recorded digests: a build says whether it came to them.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::path::Path;

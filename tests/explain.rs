@@ -1,7 +1,5 @@
 //! `imgbuild plan --explain`: what a step's key is made of, and why it is not in the store.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use serde_json::{Value, json};

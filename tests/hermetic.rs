@@ -3,8 +3,6 @@
 //!
 //! Three builds from a cold store: the shared one, one that compiles everything, one that finds it in ccache.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::os::unix::fs::symlink;

@@ -1,7 +1,5 @@
 //! What is in the images: read back from the layout with nothing of imgbuild's own code.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,5 @@
 //! `imgbuild inspect`: what a layout holds, as text and as JSON.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use support::Place;

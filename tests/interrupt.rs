@@ -1,7 +1,5 @@
 //! Stopping a build in its middle: nothing half-made is left, nothing runs on, and the next run is fine.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use rustix::process::{Pid, Signal, kill_process};

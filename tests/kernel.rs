@@ -1,7 +1,5 @@
 //! `imgbuild kernel` on a real source: what is in the images of 5.10.262 tiny, for both architectures.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,5 @@
 //! A version that the shipped lock does not pin: one entry more in a copy of it, and nothing else.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::path::Path;

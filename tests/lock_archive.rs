@@ -1,7 +1,5 @@
 //! `imgbuild lock` and kernel sources out of a signed apt archive.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use fs_err as fs;

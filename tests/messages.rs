@@ -1,7 +1,5 @@
 //! What is printed where: results on standard output, progress and errors on standard error.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use support::Place;

@@ -1,7 +1,5 @@
 //! Which mirror is taken: directories, settings, variables, the command line.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use support::mirror::Mirror;

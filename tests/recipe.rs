@@ -1,7 +1,5 @@
 //! Recipes, flavours, fragments and locks as users write them, and what is said about their mistakes.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use support::Place;

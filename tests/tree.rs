@@ -1,7 +1,5 @@
 //! `imgbuild tree`: root trees out of a signed archive, held to the packages that the lock pins.
 
-#[expect(clippy::allow_attributes, reason = "which helpers are used differs from file to file")]
-#[allow(dead_code)]
 mod support;
 
 use std::path::{Path, PathBuf};

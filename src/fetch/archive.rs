@@ -76,7 +76,8 @@ impl Diagnose for Error {
             Self::Fetch(error) => error.hint(),
             Self::OpenPgp(error) => error.hint(),
             Self::NoKeyring { .. } => {
-                Some("on Debian and Ubuntu: `apt-get install debian-archive-keyring`".into())
+                let owner = "install the package that brings the file (Debian's: debian-archive-keyring)";
+                Some(format!("{owner}, or correct `keyring` in the lock's [[sources]]"))
             }
             Self::Absent { .. } => Some("correct its entry in the lock's [[sources]]".into()),
             Self::List { .. } | Self::Packed { .. } => {

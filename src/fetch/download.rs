@@ -10,9 +10,9 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
-use super::{Error, Sum, because};
+use super::{Error, Sum};
 use crate::lock::KernelPin;
-use crate::step::{Level, Progress, Watch};
+use crate::step::{Level, Progress, Watch, because};
 
 /// How often a server is asked in a row without a single byte of progress.
 const ATTEMPTS: usize = 4;

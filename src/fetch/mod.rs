@@ -287,18 +287,3 @@ fn hash_file(path: &Path, watch: &Watch) -> Result<(String, u64), Error> {
         }
     }
 }
-
-/// An error and its causes in one line: neither reqwest's nor tar's own sentence says what happened.
-fn because(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let sentence = cause.to_string();
-        if !text.contains(&sentence) {
-            text += ": ";
-            text += &sentence;
-        }
-        source = cause.source();
-    }
-    text
-}

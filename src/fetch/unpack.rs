@@ -8,8 +8,8 @@ use fs_err::{self as fs, File};
 use liblzma::read::XzDecoder;
 use tar::EntryType;
 
-use super::{Error, because};
-use crate::step::{Cancel, Unit, Watch, human};
+use super::Error;
+use crate::step::{Cancel, Unit, Watch, because, human};
 
 /// How much decompressed data one message between the threads carries.
 const CHUNK: usize = 1 << 20;

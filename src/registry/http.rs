@@ -17,7 +17,7 @@ use super::Error;
 use super::client::{Client, guard, header};
 use super::hosts::{plain, same_origin, without_queries};
 use super::stream::{FileBody, Traffic};
-use crate::step::{Level, human};
+use crate::step::{Level, because, human};
 
 /// How often a waiting request looks whether it should stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -449,21 +449,6 @@ fn converse(request: RequestBuilder, sender: &SyncSender<Heard>, traffic: &Traff
             Err(error) => Heard::Broken(because(&error)),
         };
     }
-}
-
-/// An error and its causes in one line: reqwest's own sentence does not say what happened.
-fn because(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let sentence = cause.to_string();
-        if !text.contains(&sentence) {
-            text += ": ";
-            text += &sentence;
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

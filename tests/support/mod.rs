@@ -1,5 +1,7 @@
 //! What the tests share: a user's place with a private home and store, the command run in it, and the fakes.
 
+#![allow(dead_code, reason = "which helpers are used differs from test file to test file")]
+
 pub(crate) mod archive;
 pub(crate) mod containerd;
 pub(crate) mod forge;
