@@ -152,6 +152,11 @@ impl<'d> Fields<'d> {
         self.document.mistake(self.span.clone(), message, help);
     }
 
+    /// Whether a field is written.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
     /// An optional string.
     pub fn text(&self, name: &str) -> Option<Text> {
         let span = self.table.get(name).map(Spanned::span);

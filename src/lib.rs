@@ -18,6 +18,7 @@ pub mod plan;
 pub mod recipe;
 pub mod record;
 pub mod registry;
+pub mod rootfs;
 pub mod sandbox;
 pub mod step;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The lock: every input's place and sha256, and the assembly number.
 
 pub mod edit;
+pub mod node;
 pub mod trees;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use crate::document::{Document, Fields, Mistakes, list};
 use crate::host;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
+use node::{NodeSet, Release};
 use trees::TreePin;
 
 /// The assembly number this program writes: it counts changes of layer framing, encoder and image layout.
@@ -41,6 +43,34 @@ pub struct KernelPin {
     pub homepage: Option<String>,
 }
 
+/// A file of a place and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePin {
+    /// The name of the place it comes from, such as `kernel.org`.
+    pub place: String,
+    /// Its path below the place's base.
+    pub path: String,
+    /// The sha256 of the file, 64 lower-case digits.
+    pub sha256: String,
+    /// Its size in bytes, where known.
+    pub size: Option<u64>,
+}
+
+impl FilePin {
+    /// What the file is called where it comes from.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+}
+
+impl KernelPin {
+    /// The file alone.
+    pub fn file(&self) -> FilePin {
+        let (place, path, sha256) = (self.place.clone(), self.path.clone(), self.sha256.clone());
+        FilePin { place, path, sha256, size: self.size }
+    }
+}
+
 /// A source package of a Debian archive whose upstream tarballs are kernel sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceList {
@@ -67,6 +97,8 @@ pub struct Lock {
     kernels: Vec<KernelPin>,
     trees: Vec<TreePin>,
     sources: Vec<SourceList>,
+    releases: Vec<Release>,
+    nodes: Vec<NodeSet>,
 }
 
 /// A request that the lock cannot answer.
@@ -85,13 +117,38 @@ pub enum Error {
         /// All pinned versions, oldest first.
         pinned: Vec<String>,
     },
+    /// No set for this Kubernetes version.
+    #[error("Kubernetes {asked} is not pinned in `{lock}`; pinned are {}", list(.pinned.iter().map(String::as_str)))]
+    UnknownKubernetes {
+        /// What was asked for.
+        asked: String,
+        /// The lock's path.
+        lock: String,
+        /// All pinned versions.
+        pinned: Vec<String>,
+    },
+    /// A program of a set has no pin.
+    #[error("`{lock}` pins no {name} {version} for {arch}")]
+    NoRelease {
+        /// The program.
+        name: String,
+        /// Its version.
+        version: String,
+        /// The architecture.
+        arch: Arch,
+        /// The lock's path.
+        lock: String,
+        /// The versions that are pinned for the architecture.
+        pinned: Vec<String>,
+    },
 }
 
 impl Diagnose for Error {
     fn class(&self) -> Class {
         match self {
             Self::Mistakes(mistakes) => mistakes.class(),
-            Self::UnknownVersion { .. } => Class::Usage,
+            Self::UnknownVersion { .. } | Self::UnknownKubernetes { .. } => Class::Usage,
+            Self::NoRelease { .. } => Class::Recipe,
         }
     }
 
@@ -101,13 +158,23 @@ impl Diagnose for Error {
             Self::UnknownVersion { lock, .. } => Some(format!(
                 "add a [[kernel]] entry with version, place, path and sha256 to a copy of `{lock}` and name it with --lock"
             )),
+            Self::UnknownKubernetes { lock, .. } => Some(format!(
+                "a [[kubernetes]] entry in a copy of `{lock}` names the versions that go together, [[release]] entries their files; name the copy with --lock"
+            )),
+            Self::NoRelease { name, arch, pinned, .. } if pinned.is_empty() => Some(format!(
+                "no {name} is pinned for {arch} at all: a [[release]] entry with place, path and sha256 adds one"
+            )),
+            Self::NoRelease { name, arch, pinned, .. } => Some(format!(
+                "pinned for {arch} are {}; a [[release]] entry with place, path and sha256 adds another {name}",
+                list(pinned.iter().map(String::as_str))
+            )),
         }
     }
 
     fn detail(&self) -> Option<String> {
         match self {
             Self::Mistakes(mistakes) => mistakes.detail(),
-            Self::UnknownVersion { .. } => None,
+            _ => None,
         }
     }
 }
@@ -115,36 +182,40 @@ impl Diagnose for Error {
 impl Lock {
     /// Parses the text of the lock called `name`.
     pub fn parse(name: &str, text: &str) -> Result<Self, Mistakes> {
-        let (places, snapshots, kernels, trees, sources) = Document::new(name, text).read(|top| {
-            if let Some(number) = top.number("assembly")
-                && number != ASSEMBLY
-            {
-                let message =
-                    format!("assembly {number} is not known: this imgbuild writes assembly {ASSEMBLY}");
-                top.mistake_here(message, Some("use the imgbuild that wrote this lock".into()));
-            }
-            let places: BTreeMap<_, _> = top
-                .named_texts("places")
-                .into_iter()
-                .map(|(place, base)| match base.value.strip_prefix("apt:") {
-                    Some(label) => (place, Base::Apt(label.to_owned())),
-                    None => (place, Base::Url(base.value)),
-                })
-                .collect();
-            let mut kernels: Vec<KernelPin> = Vec::new();
-            for pin in top.tables("kernel", |fields| kernel(fields, &places)).into_iter().flatten() {
-                if kernels.iter().any(|other| other.version == pin.version) {
-                    top.mistake_here(format!("kernel {} is pinned twice", pin.version), None);
+        let (places, snapshots, kernels, trees, sources, releases, nodes) =
+            Document::new(name, text).read(|top| {
+                if let Some(number) = top.number("assembly")
+                    && number != ASSEMBLY
+                {
+                    let message =
+                        format!("assembly {number} is not known: this imgbuild writes assembly {ASSEMBLY}");
+                    top.mistake_here(message, Some("use the imgbuild that wrote this lock".into()));
                 }
-                kernels.push(pin);
-            }
-            kernels.sort_by(|a, b| a.version.cmp(&b.version));
-            let trees = top.tables("tree", trees::read).into_iter().flatten().collect();
-            let sources = top.tables("sources", |fields| source_list(fields, &places)).into_iter().flatten();
-            let sources = sources.collect();
-            (places, snapshots(top), kernels, trees, sources)
-        })?;
-        Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees, sources })
+                let places: BTreeMap<_, _> = top
+                    .named_texts("places")
+                    .into_iter()
+                    .map(|(place, base)| match base.value.strip_prefix("apt:") {
+                        Some(label) => (place, Base::Apt(label.to_owned())),
+                        None => (place, Base::Url(base.value)),
+                    })
+                    .collect();
+                let mut kernels: Vec<KernelPin> = Vec::new();
+                for pin in top.tables("kernel", |fields| kernel(fields, &places)).into_iter().flatten() {
+                    if kernels.iter().any(|other| other.version == pin.version) {
+                        top.mistake_here(format!("kernel {} is pinned twice", pin.version), None);
+                    }
+                    kernels.push(pin);
+                }
+                kernels.sort_by(|a, b| a.version.cmp(&b.version));
+                let trees = top.tables("tree", trees::read).into_iter().flatten().collect();
+                let sources =
+                    top.tables("sources", |fields| source_list(fields, &places)).into_iter().flatten();
+                let sources = sources.collect();
+                let releases = node::releases(top, &places);
+                let nodes = top.tables("kubernetes", node::read).into_iter().flatten().collect();
+                (places, snapshots(top), kernels, trees, sources, releases, nodes)
+            })?;
+        Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees, sources, releases, nodes })
     }
 
     /// What messages call it: its path.
@@ -260,11 +331,18 @@ fn known_place(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<S
 
 fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<KernelPin> {
     let version = fields.parsed("version");
+    let file = file(fields, places);
+    let homepage = fields.text("homepage").map(|text| text.value);
+    let (version, FilePin { place, path, sha256, size }) = (version?, file?);
+    Some(KernelPin { version, place, path, sha256, size, homepage })
+}
+
+/// The fields of a pinned file.
+fn file(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<FilePin> {
     let place = known_place(fields, places);
     let path = fields.required("path");
     let sha256 = fields.required("sha256");
     let size = fields.number("size");
-    let homepage = fields.text("homepage").map(|text| text.value);
     if let Some(digest) = &sha256
         && !is_sha256(&digest.value)
     {
@@ -275,14 +353,7 @@ fn kernel(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<Kernel
     {
         fields.mistake(path, "a path is relative to its place and holds no `..`", None);
     }
-    Some(KernelPin {
-        version: version?,
-        place: place?,
-        path: path?.value,
-        sha256: sha256?.value,
-        size,
-        homepage,
-    })
+    Some(FilePin { place: place?, path: path?.value, sha256: sha256?.value, size })
 }
 
 #[cfg(test)]

@@ -26,8 +26,9 @@ impl Fetch {
         let store = context.store()?;
         for version in &self.versions {
             let pin = lock.kernel(version)?;
-            let locate = || mirrors.locate(&lock, pin);
-            let fetched = crate::fetch::fetch(pin, locate, &store.downloads(), &context.watch)
+            let file = pin.file();
+            let locate = || mirrors.locate(&lock, &file);
+            let fetched = crate::fetch::fetch(&file, locate, &store.downloads(), &context.watch)
                 .map_err(plan::Error::from)?;
             context.print(&format!("{} {}\n", pin.version, fetched.path.display()))?;
         }

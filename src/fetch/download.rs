@@ -11,7 +11,7 @@ use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 
 use super::{Error, Sum};
-use crate::lock::KernelPin;
+use crate::lock::FilePin;
 use crate::step::{Level, Progress, Watch, because};
 
 /// How often a server is asked in a row without a single byte of progress.
@@ -45,7 +45,7 @@ impl From<std::io::Error> for Broken {
 ///
 /// On a break `part` stays, for the next run to go on from; on a mismatch it is removed. Returns the size.
 pub(super) fn download(
-    pin: &KernelPin,
+    pin: &FilePin,
     url: &str,
     part: &Path,
     progress: &dyn Progress,

@@ -267,9 +267,10 @@ impl<'a> KernelOrg<'a> {
             size: None,
             homepage: None,
         };
-        let locate = || self.mirrors.locate(self.lock, &pin);
+        let file = pin.file();
+        let locate = || self.mirrors.locate(self.lock, &file);
         let fetched =
-            super::fetch(&pin, locate, self.downloads, self.watch).map_err(|error| match error {
+            super::fetch(&file, locate, self.downloads, self.watch).map_err(|error| match error {
                 super::Error::Mismatch { from, expected, actual, .. } => {
                     let listed = sums.file_of(&actual);
                     Error::Tarball { from, file: file.clone(), expected, actual, listed }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::lock::{Base, KernelPin, Lock, join};
+use crate::lock::{Base, FilePin, Lock, join};
 use crate::sandbox::Command;
 use crate::step::{Cancel, Level, Watch};
 
@@ -80,7 +80,7 @@ impl Mirrors {
     }
 
     /// Where the file of a pin is.
-    pub fn locate(&self, lock: &Lock, pin: &KernelPin) -> Result<Location, Error> {
+    pub fn locate(&self, lock: &Lock, pin: &FilePin) -> Result<Location, Error> {
         self.find(lock, &pin.place, &pin.path)
     }
 
@@ -127,13 +127,13 @@ mod tests {
         let pin = &lock.kernels()[0];
         let mut mirrors = Mirrors::default();
         assert_eq!(
-            mirrors.locate(&lock, pin).unwrap(),
+            mirrors.locate(&lock, &pin.file()).unwrap(),
             Location::Url("https://k.test/pub/v5/linux.tar.xz".into())
         );
         mirrors.add("kernel.org", "http://127.0.0.1:8/m");
         mirrors.add("kernel.org", "http://weaker.test");
         assert_eq!(
-            mirrors.locate(&lock, pin).unwrap(),
+            mirrors.locate(&lock, &pin.file()).unwrap(),
             Location::Url("http://127.0.0.1:8/m/v5/linux.tar.xz".into())
         );
     }
@@ -145,7 +145,7 @@ mod tests {
             let mut mirrors = Mirrors::default();
             mirrors.add("kernel.org", base);
             let paths = ["/srv/m/v5/linux.tar.xz".into(), "/srv/m/linux.tar.xz".into()];
-            assert_eq!(mirrors.locate(&lock, &lock.kernels()[0]).unwrap(), Location::Path(paths));
+            assert_eq!(mirrors.locate(&lock, &lock.kernels()[0].file()).unwrap(), Location::Path(paths));
         }
     }
 

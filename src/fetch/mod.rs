@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use fs_err::{self as fs, File};
 use sha2::{Digest, Sha256};
 
-use crate::lock::KernelPin;
+use crate::lock::FilePin;
 use crate::step::{Class, Diagnose, Level, Progress, Unit, Watch, hex, human, io_hint};
 use crate::turn::{Turn, Use};
 use mirror::Location;
@@ -154,13 +154,13 @@ pub struct Fetched {
 }
 
 /// Whether the file of a pin is in `downloads`, without looking whether it is sound.
-pub fn is_cached(downloads: &Path, pin: &KernelPin) -> bool {
+pub fn is_cached(downloads: &Path, pin: &FilePin) -> bool {
     downloads.join(&pin.sha256).is_file()
 }
 
 /// Brings the file of a pin into `downloads`, where it is kept under its sha256.
 pub fn fetch(
-    pin: &KernelPin,
+    pin: &FilePin,
     location: impl FnOnce() -> Result<Location, Error>,
     downloads: &Path,
     watch: &Watch,
@@ -224,7 +224,7 @@ fn document(place: &str, location: Location, limit: u64, watch: &Watch) -> Resul
 
 /// Copies a local mirror's file, so that what was hashed is what is used.
 fn copy(
-    pin: &KernelPin,
+    pin: &FilePin,
     paths: &[PathBuf; 2],
     part: &Path,
     progress: &dyn Progress,
@@ -265,7 +265,7 @@ impl Sum {
         self.size += bytes.len() as u64;
     }
 
-    fn check(self, pin: &KernelPin, from: &str) -> Result<u64, Error> {
+    fn check(self, pin: &FilePin, from: &str) -> Result<u64, Error> {
         let actual = hex(&self.hasher.finalize());
         if actual == pin.sha256 {
             return Ok(self.size);

@@ -247,7 +247,8 @@ impl Plan {
 
     /// Brings a source into the store.
     pub fn fetch(&self, pin: &KernelPin, store: &Store, watch: &Watch) -> Result<fetch::Fetched, Error> {
-        Ok(fetch::fetch(pin, || self.mirrors.locate(&self.lock, pin), &store.downloads(), watch)?)
+        let file = pin.file();
+        Ok(fetch::fetch(&file, || self.mirrors.locate(&self.lock, &file), &store.downloads(), watch)?)
     }
 
     fn build_source<'p>(

@@ -45,7 +45,7 @@ impl Plan {
         for (pin, cells) in &self.sources {
             let file = pin.path.rsplit('/').next().unwrap_or(&pin.path).to_owned();
             let input = self.lock.source_url(pin).unwrap_or_else(|| pin.place.clone());
-            let cached = fetch::is_cached(&store.downloads(), pin);
+            let cached = fetch::is_cached(&store.downloads(), &pin.file());
             lines.push(Line::plain("fetch", file, Some(pin.sha256.clone()), input, cached));
             for cell in cells {
                 let nowhere = || unreachable!("an outline runs no step");

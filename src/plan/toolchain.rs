@@ -14,7 +14,7 @@ use crate::host::{self, Tool};
 use crate::kernel::toolchain as host_tools;
 use crate::lock::Lock;
 use crate::lock::trees::TreePin;
-use crate::recipe::{Catalogue, KernelRecipe, ToolchainRecipe};
+use crate::recipe::{Archive, Catalogue, KernelRecipe, ToolchainRecipe};
 use crate::sandbox::{self, Limits, Sandbox};
 use crate::step::{Cancel, Step, Watch};
 use crate::store::{Artifact, Store};
@@ -188,10 +188,10 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Where the archive of a toolchain is.
-    fn base(&self, recipe: &ToolchainRecipe, watch: &Watch) -> Result<String, Error> {
-        let probe = format!("dists/{}/Release", recipe.suites[0]);
-        Ok(self.mirrors.archive(self.lock, &recipe.archive, &recipe.snapshot, &probe, watch)?)
+    /// Where an archive is.
+    pub(super) fn base(&self, archive: &Archive, watch: &Watch) -> Result<String, Error> {
+        let (place, moment) = (&archive.place, &archive.snapshot);
+        Ok(self.mirrors.archive(self.lock, place, moment, &archive.probe(), watch)?)
     }
 }
 
@@ -203,7 +203,7 @@ pub fn tree_of(recipe: &ToolchainRecipe, lock: &Lock) -> Result<Tree, Error> {
 
 /// The tree, from the store or made now.
 pub fn make(tree: &Tree, inputs: Inputs<'_>, watch: &Watch) -> Result<Artifact, Error> {
-    let base = || inputs.base(&tree.recipe, watch);
+    let base = || inputs.base(&tree.recipe.archive, watch);
     let step = MakeTree { tree, lock: inputs.lock.name(), base: &base };
     debug_assert_eq!(step.key(), tree.key(), "a tree's key is its step's");
     Ok(inputs.store.get_or_make(&step, watch)?)
@@ -212,7 +212,7 @@ pub fn make(tree: &Tree, inputs: Inputs<'_>, watch: &Watch) -> Result<Artifact, 
 /// What the archive has for a tree now: the set to be written into a lock, by [`crate::lock::trees::with_tree`].
 pub fn refresh(tree: &Tree, inputs: Inputs<'_>, watch: &Watch) -> Result<TreePin, Error> {
     host::require(&tree::requirements(&tree.recipe))?;
-    let base = inputs.base(&tree.recipe, watch)?;
+    let base = inputs.base(&tree.recipe.archive, watch)?;
     let work = inputs.store.work()?;
     let root = work.path().join("root");
     fs_err::create_dir(&root)?;

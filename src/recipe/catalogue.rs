@@ -7,6 +7,7 @@ use include_dir::{Dir, include_dir};
 
 use super::Error;
 use super::kernel::{self, KernelRecipe, Written};
+use super::os::{self, OsRecipe};
 use super::toolchain::{self, ToolchainRecipe};
 use crate::document::{Document, Mistakes};
 
@@ -131,6 +132,76 @@ impl Catalogue {
         self.resolve(written, Some(&dir))
     }
 
+    /// The names of all OS recipes, sorted.
+    pub fn systems(&self) -> std::io::Result<Vec<String>> {
+        self.names("os")
+    }
+
+    /// The OS recipe of this name.
+    pub fn system(&self, name: &str) -> Result<OsRecipe, Error> {
+        self.whole_system(self.written_system(name)?)
+    }
+
+    /// The OS recipe that says `default = true`.
+    pub fn default_system(&self) -> Result<OsRecipe, Error> {
+        for name in self.systems()? {
+            let written = self.written_system(&name)?;
+            if written.default {
+                return self.whole_system(written);
+            }
+        }
+        Err(Error::NoDefault { place: self.name("recipes/os") })
+    }
+
+    /// The OS recipe in a file; what its `source`s name lies beside it.
+    pub fn system_file(&self, path: &Path) -> Result<OsRecipe, Error> {
+        let text = fs::read_to_string(path)?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.whole_system(self.parse_system(&path.display().to_string(), &text, &|name| beside(dir, name))?)
+    }
+
+    fn written_system(&self, name: &str) -> Result<os::Written, Error> {
+        let known = self.systems()?;
+        if !known.iter().any(|system| system == name) {
+            return Err(Error::UnknownSystem { asked: name.to_owned(), known });
+        }
+        let path = format!("recipes/os/{name}.toml");
+        let source = |source: &str| match self {
+            Self::Directory(dir) => beside(&dir.join("recipes/os"), source),
+            Self::Builtin => {
+                let file = RECIPES.get_file(Path::new("os").join(source));
+                file.map(|file| file.contents().to_vec())
+                    .ok_or_else(|| "is not among the built-in files".into())
+            }
+        };
+        Ok(self.parse_system(&self.name(&path), &self.read(&path)?, &source)?)
+    }
+
+    fn parse_system(
+        &self,
+        name: &str,
+        text: &str,
+        beside: &dyn Fn(&str) -> Result<Vec<u8>, String>,
+    ) -> Result<os::Written, Mistakes> {
+        let known = os::Known { beside, recipes: &self.systems().unwrap_or_default() };
+        Document::new(name, text)
+            .read(|fields| os::read(fields, &known))?
+            .ok_or_else(|| unreachable!("a recipe without mistakes has all its fields"))
+    }
+
+    /// Follows `extends` to its root.
+    fn whole_system(&self, written: os::Written) -> Result<OsRecipe, Error> {
+        let mut chain = vec![written];
+        while let Some(parent) = chain.last().and_then(|last| last.extends.clone()) {
+            if chain.iter().any(|written| written.name == parent) {
+                let names = chain.into_iter().map(|written| written.name).chain([parent]);
+                return Err(Error::Circle(names.collect()));
+            }
+            chain.push(self.written_system(&parent)?);
+        }
+        Ok(OsRecipe::meant(chain))
+    }
+
     fn written(&self, name: &str) -> Result<Written, Error> {
         let known = self.flavours()?;
         if !known.iter().any(|flavour| flavour == name) {
@@ -180,4 +251,14 @@ impl Catalogue {
             }
         }
     }
+}
+
+/// The bytes of a file below `dir`; links that lead out of it are not followed.
+fn beside(dir: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let told = |error: std::io::Error| format!("cannot be read: {error}");
+    let file = dir.join(name).canonicalize().map_err(told)?;
+    if !file.starts_with(dir.canonicalize().map_err(told)?) {
+        return Err("lies outside the recipe's directory".into());
+    }
+    std::fs::read(file).map_err(told)
 }

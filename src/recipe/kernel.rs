@@ -249,7 +249,7 @@ fn fragment_names(fields: &Fields<'_>, known: &Known<'_>) -> Vec<String> {
 }
 
 /// Whether a name can be an OCI repository name.
-fn is_image_name(name: &str) -> bool {
+pub(super) fn is_image_name(name: &str) -> bool {
     name.split(['/', '-', '_', '.']).all(|part| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     })

@@ -1,11 +1,15 @@
 //! Recipes: as written (TOML with its places kept) and as meant (typed, resolved, checked).
 
+pub mod archive;
 pub mod catalogue;
 pub mod kernel;
+pub mod os;
 pub mod toolchain;
 
+pub use archive::Archive;
 pub use catalogue::Catalogue;
 pub use kernel::KernelRecipe;
+pub use os::OsRecipe;
 pub use toolchain::ToolchainRecipe;
 
 use crate::document::{Mistakes, list, nearest};
@@ -28,6 +32,14 @@ pub enum Error {
         /// All flavours of the catalogue.
         known: Vec<String>,
     },
+    /// No OS recipe of this name.
+    #[error("unknown OS recipe `{asked}`; known are {}", list(.known.iter().map(String::as_str)))]
+    UnknownSystem {
+        /// What was asked for.
+        asked: String,
+        /// All OS recipes of the catalogue.
+        known: Vec<String>,
+    },
     /// No recipe says `default = true`.
     #[error("no recipe in `{place}` is the default")]
     NoDefault {
@@ -45,13 +57,13 @@ impl Diagnose for Error {
             Self::Mistakes(_) | Self::Circle(_) | Self::NoDefault { .. } => Class::Recipe,
             Self::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Class::Usage,
             Self::Io(_) => Class::Host,
-            Self::UnknownFlavour { .. } => Class::Usage,
+            Self::UnknownFlavour { .. } | Self::UnknownSystem { .. } => Class::Usage,
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownFlavour { asked, known } => {
+            Self::UnknownFlavour { asked, known } | Self::UnknownSystem { asked, known } => {
                 Some(match nearest(asked, known.iter().map(String::as_str)) {
                     Some(near) => {
                         format!("did you mean `{near}`? A recipe of your own is a file: `--recipe PATH`")
@@ -59,7 +71,7 @@ impl Diagnose for Error {
                     None => "a recipe of your own is a file: `--recipe PATH`".into(),
                 })
             }
-            Self::NoDefault { .. } => Some("name one with --flavour".into()),
+            Self::NoDefault { .. } => Some("name one with --flavour or --recipe".into()),
             _ => None,
         }
     }

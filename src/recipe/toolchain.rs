@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::archive::{self, Archive, checked};
 use crate::arch::Arch;
-use crate::document::{Fields, Text};
-use crate::host;
+use crate::document::Fields;
 use crate::version::Version;
 
 /// Which kernel series a toolchain is the default for: from the first, up to but not including the second.
@@ -31,16 +31,8 @@ pub struct ToolchainRecipe {
     pub name: String,
     /// One sentence about it.
     pub description: String,
-    /// The place in the lock that its packages come from.
-    pub archive: String,
-    /// The archive's suites, by code name.
-    pub suites: Vec<String>,
-    /// The suites' components.
-    pub components: Vec<String>,
-    /// The archive as of this moment, as snapshot services write it.
-    pub snapshot: String,
-    /// The keys that the archive may be signed with: a name below `/usr/share/keyrings`, or a path.
-    pub keyring: String,
+    /// Where its packages come from.
+    pub archive: Archive,
     /// Symbolic links, from the tree's root: path and target.
     pub links: BTreeMap<String, String>,
     /// The kernels it is the default for, if any.
@@ -62,19 +54,6 @@ impl ToolchainRecipe {
         packages.dedup();
         packages
     }
-
-    /// The file with the archive's keys.
-    pub fn keyring_path(&self) -> String {
-        host::keyring_path(&self.keyring)
-    }
-
-    /// The package that brings the keys, where a package does.
-    pub fn keyring_package(&self) -> &str {
-        match self.keyring.as_str() {
-            "ubuntu-archive-keyring" => "ubuntu-keyring",
-            other => other,
-        }
-    }
 }
 
 /// Reads a recipe's fields; `None` only when a mistake was told.
@@ -87,18 +66,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Option<ToolchainRecipe> {
     }
     let name = fields.required("name");
     let description = fields.text("description").map(|text| text.value).unwrap_or_default();
-    let archive = fields.required("archive");
-    let words = |name| checked(fields, name, fields.texts(name));
-    let (suites, components) = (words("suites"), words("components"));
-    let snapshot = fields.required("snapshot");
-    if let Some(moment) = &snapshot
-        && !is_moment(&moment.value)
-    {
-        let help = "write it as snapshot services do: 20260901T000000Z";
-        fields.mistake(moment, format!("`{}` is not a moment", moment.value), Some(help.into()));
-    }
-    let keyring = fields.required("keyring");
-    let packages = words("packages");
+    let archive = archive::read(fields);
+    let packages = checked(fields, "packages", fields.texts("packages"));
     let mut arch_packages = BTreeMap::new();
     let tables = fields.named_tables("arch", |key, table| {
         (key.clone(), checked(table, "packages", table.texts("packages")))
@@ -126,11 +95,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Option<ToolchainRecipe> {
     Some(ToolchainRecipe {
         name: name?.value,
         description,
-        archive: archive?.value,
-        suites,
-        components,
-        snapshot: snapshot?.value,
-        keyring: keyring?.value,
+        archive: archive?,
         links,
         kernels,
         memory_mib,
@@ -138,27 +103,6 @@ pub(super) fn read(fields: &Fields<'_>) -> Option<ToolchainRecipe> {
         packages,
         arch_packages,
     })
-}
-
-/// Words that go on mmdebstrap's command line and into a line of apt's sources.
-fn checked(fields: &Fields<'_>, name: &str, texts: Vec<Text>) -> Vec<String> {
-    if texts.is_empty() {
-        fields.mistake_here(format!("`{name}` is missing or empty"), None);
-    }
-    let plain = |text: &Text| {
-        text.value.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.value.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-    };
-    for text in texts.iter().filter(|text| !plain(text)) {
-        fields.mistake(text, format!("`{}` is no name", text.value), None);
-    }
-    texts.into_iter().map(|text| text.value).collect()
-}
-
-/// Whether this is `YYYYMMDDTHHMMSSZ`.
-fn is_moment(text: &str) -> bool {
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    shape == "00000000T000000Z"
 }
 
 #[cfg(test)]
@@ -188,8 +132,8 @@ mod tests {
         }
         assert!(all[0].packages(Arch::X86_64).contains(&"gcc-aarch64-linux-gnu"));
         assert!(all[0].packages(Arch::Arm64).contains(&"gcc-x86-64-linux-gnu"));
-        assert_eq!(all[2].keyring_path(), "/usr/share/keyrings/ubuntu-archive-keyring.gpg");
-        assert_eq!(all[2].keyring_package(), "ubuntu-keyring");
+        assert_eq!(all[2].archive.keyring_path(), "/usr/share/keyrings/ubuntu-archive-keyring.gpg");
+        assert_eq!(all[2].archive.keyring_package(), "ubuntu-keyring");
     }
 
     #[test]

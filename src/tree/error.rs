@@ -2,7 +2,7 @@
 
 use super::drift::Drift;
 use crate::host;
-use crate::recipe::ToolchainRecipe;
+use crate::recipe::Archive;
 use crate::sandbox;
 use crate::step::{Class, Diagnose, io_hint};
 
@@ -121,8 +121,8 @@ impl Diagnose for Error {
 
 impl Error {
     /// What the output of a failed mmdebstrap means.
-    pub(super) fn of(recipe: &ToolchainRecipe, base: &str, output: &str) -> Self {
-        let (tree, base, place) = (recipe.name.clone(), base.to_owned(), recipe.archive.clone());
+    pub(super) fn of(name: &str, archive: &Archive, base: &str, output: &str) -> Self {
+        let (tree, base, place) = (name.to_owned(), base.to_owned(), archive.place.clone());
         let with = |sign: &str| output.lines().find(|line| line.contains(sign));
         let said = |line: &str| {
             let line = line.trim_start_matches(['E', 'W', 'N', ':', ' ']);
@@ -131,7 +131,7 @@ impl Error {
         let signatures =
             ["NO_PUBKEY", "EXPKEYSIG", "REVKEYSIG", "BADSIG", "KEYEXPIRED", "is not signed", "signature"];
         if let Some(line) = signatures.iter().find_map(|sign| with(sign)) {
-            return Self::Signature { tree, base, reason: said(line), keyring: recipe.keyring_path() };
+            return Self::Signature { tree, base, reason: said(line), keyring: archive.keyring_path() };
         }
         for (sign, end) in
             [("Unable to locate package ", ""), ("has no installation candidate", "'"), ("Package '", "'")]
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn apts_words_are_told_apart() {
         let recipe = Catalogue::Builtin.toolchains().unwrap().remove(0);
-        let of = |output: &str| Error::of(&recipe, "http://a.test/debian", output);
+        let of = |output: &str| Error::of(&recipe.name, &recipe.archive, "http://a.test/debian", output);
         let unsigned = of(
             "I: running apt-get update...\nE: The repository 'http://a.test/debian bullseye Release' is not signed.\nE: apt-get update failed",
         );

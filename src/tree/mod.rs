@@ -56,8 +56,8 @@ pub fn requirements(recipe: &ToolchainRecipe) -> Vec<Tool> {
         Tool::new("mmdebstrap", "mmdebstrap", "makes the toolchain's root tree"),
         Tool::new(sandbox::PROGRAM, "bubblewrap", "shuts the compilation into it"),
         Tool::new(
-            recipe.keyring_path(),
-            recipe.keyring_package().to_owned(),
+            recipe.archive.keyring_path(),
+            recipe.archive.keyring_package().to_owned(),
             "the keys of the toolchain's archive",
         ),
     ]
@@ -87,10 +87,10 @@ impl Tree {
         if let Some(pin) = &self.pin {
             record["packages"] = pin.packages.iter().map(ToString::to_string).collect();
         } else {
-            record["archive"] = recipe.archive.as_str().into();
-            record["snapshot"] = recipe.snapshot.as_str().into();
-            record["suites"] = recipe.suites.as_slice().into();
-            record["components"] = recipe.components.as_slice().into();
+            record["archive"] = recipe.archive.place.as_str().into();
+            record["snapshot"] = recipe.archive.snapshot.as_str().into();
+            record["suites"] = recipe.archive.suites.as_slice().into();
+            record["components"] = recipe.archive.components.as_slice().into();
         }
         record
     }
@@ -106,7 +106,7 @@ impl Tree {
     pub fn make(&self, root: &Path, base: &str, watch: &Watch) -> Result<Vec<Package>, Error> {
         host::require(&requirements(&self.recipe))?;
         let recipe = &self.recipe;
-        let keyring = recipe.keyring_path();
+        let keyring = recipe.archive.keyring_path();
         let log = tempfile::NamedTempFile::new()?;
         let mut command = Command::new("mmdebstrap")
             .args(["--mode=chrootless", "--variant=extract", "--format=directory"])
@@ -118,10 +118,10 @@ impl Tree {
             .arg("--aptopt=Acquire::Retries \"3\"")
             .arg("--aptopt=Acquire::http::Timeout \"60\"")
             .arg(format!("--extract-hook={HOOK}"))
-            .arg(&recipe.suites[0])
+            .arg(&recipe.archive.suites[0])
             .arg(root);
-        for suite in &recipe.suites {
-            command = command.arg(source(base, &keyring, suite, &recipe.components));
+        for suite in &recipe.archive.suites {
+            command = command.arg(source(base, &keyring, suite, &recipe.archive.components));
         }
         for name in ["http_proxy", "https_proxy", "no_proxy"] {
             if let Some(value) = std::env::var_os(name) {
@@ -132,7 +132,7 @@ impl Tree {
         match made {
             Err(sandbox::Error::Failed { .. }) => {
                 let said = fs::read(log.path())?;
-                return Err(Error::of(recipe, base, &String::from_utf8_lossy(&said)));
+                return Err(Error::of(&recipe.name, &recipe.archive, base, &String::from_utf8_lossy(&said)));
             }
             made => drop(made?),
         }
@@ -253,7 +253,7 @@ impl<E: From<Error>> Step for MakeTree<'_, E> {
             progress.finish(&format!("{} packages", packages.len()));
             let message = format!(
                 "`{}` pins no packages for {name} on {}: they are what the archive had on {}; `imgbuild lock {name}` pins them",
-                self.lock, self.tree.arch, self.tree.recipe.snapshot,
+                self.lock, self.tree.arch, self.tree.recipe.archive.snapshot,
             );
             watch.reporter.note(Level::Warning, &message);
         }
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_pinned_tree_is_known_by_its_packages_and_an_unpinned_one_by_its_date() {
         let later = |mut tree: Tree| {
-            tree.recipe.snapshot = "20270101T000000Z".into();
+            tree.recipe.archive.snapshot = "20270101T000000Z".into();
             tree
         };
         assert_eq!(tree(Some("1")).key(), later(tree(Some("1"))).key());

@@ -1,0 +1,125 @@
+//! The programs of a Kubernetes node: which versions go together, and their release files.
+
+use std::collections::BTreeMap;
+
+use super::{Base, Error, FilePin, Lock};
+use crate::arch::Arch;
+use crate::document::Fields;
+
+/// The programs that are brought as release files: by the names their pins have.
+pub const PROGRAMS: [&str; 7] =
+    ["kubelet", "kubeadm", "kubectl", "crictl", "containerd", "runc", "cni-plugins"];
+
+/// A release file of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The program: one of [`PROGRAMS`].
+    pub name: String,
+    /// Its version, without a `v`.
+    pub version: String,
+    /// The architecture it runs on.
+    pub arch: Arch,
+    /// The file.
+    pub file: FilePin,
+}
+
+/// The versions that go with a Kubernetes version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSet {
+    /// The Kubernetes version, without a `v`.
+    pub version: String,
+    /// The sandbox image that this version's kubeadm means: a whole reference.
+    pub pause: String,
+    /// By program and, where one architecture differs, that architecture.
+    programs: BTreeMap<(String, Option<Arch>), String>,
+}
+
+impl NodeSet {
+    /// The version of a program; kubelet, kubeadm and kubectl have the version of the set.
+    pub fn version_of(&self, name: &str, arch: Arch) -> &str {
+        let own = self.programs.get(&(name.to_owned(), Some(arch)));
+        own.or_else(|| self.programs.get(&(name.to_owned(), None))).map_or(&self.version, |version| version)
+    }
+}
+
+pub(super) fn releases(top: &Fields<'_>, places: &BTreeMap<String, Base>) -> Vec<Release> {
+    let mut releases: Vec<Release> = Vec::new();
+    for release in top.tables("release", |fields| release(fields, places)).into_iter().flatten() {
+        let same = |other: &Release| {
+            (&other.name, &other.version, other.arch) == (&release.name, &release.version, release.arch)
+        };
+        if releases.iter().any(same) {
+            let Release { name, version, arch, .. } = &release;
+            top.mistake_here(format!("{name} {version} for {arch} is pinned twice"), None);
+        }
+        releases.push(release);
+    }
+    releases
+}
+
+fn release(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<Release> {
+    let (name, version, arch) = (fields.required("name"), fields.required("version"), fields.parsed("arch"));
+    if let Some(name) = name.as_ref().filter(|name| !PROGRAMS.contains(&name.value.as_str())) {
+        let help = format!("the programs are {}", crate::document::list(PROGRAMS));
+        fields.mistake(name, format!("`{}` is no program of a node", name.value), Some(help));
+    }
+    let file = super::file(fields, places);
+    Some(Release { name: name?.value, version: version?.value, arch: arch?, file: file? })
+}
+
+pub(super) fn read(fields: &Fields<'_>) -> Option<NodeSet> {
+    const MATCHED: [&str; 4] = ["containerd", "runc", "cni-plugins", "crictl"];
+    let (version, pause) = (fields.required("version"), fields.required("pause"));
+    if let Some(pause) =
+        pause.as_ref().filter(|pause| !pause.value.contains('/') || !pause.value.contains(':'))
+    {
+        let help = "a whole reference: `registry.k8s.io/pause:3.9`";
+        fields.mistake(pause, format!("`{}` is no image", pause.value), Some(help.into()));
+    }
+    let mut programs = BTreeMap::new();
+    for name in MATCHED {
+        let version = fields.required(name)?;
+        programs.insert((name.to_owned(), None), version.value);
+    }
+    fields.named_tables("arch", |key, table| {
+        let arch =
+            key.value.parse::<Arch>().map_err(|error| table.mistake(key, error.to_string(), None)).ok()?;
+        for name in MATCHED {
+            if let Some(version) = table.text(name) {
+                programs.insert((name.to_owned(), Some(arch)), version.value);
+            }
+        }
+        Some(())
+    });
+    Some(NodeSet { version: version?.value, pause: pause?.value, programs })
+}
+
+impl Lock {
+    /// The Kubernetes versions there are sets for, in the lock's order.
+    pub fn nodes(&self) -> &[NodeSet] {
+        &self.nodes
+    }
+
+    /// The set of a Kubernetes version.
+    pub fn node(&self, asked: &str) -> Result<&NodeSet, Error> {
+        let asked = asked.trim_start_matches('v');
+        self.nodes.iter().find(|set| set.version == asked).ok_or_else(|| Error::UnknownKubernetes {
+            asked: asked.to_owned(),
+            lock: self.name.clone(),
+            pinned: self.nodes.iter().map(|set| set.version.clone()).collect(),
+        })
+    }
+
+    /// The release file of a program.
+    pub fn release(&self, name: &str, version: &str, arch: Arch) -> Result<&Release, Error> {
+        let ours =
+            || self.releases.iter().filter(move |release| release.name == name && release.arch == arch);
+        ours().find(|release| release.version == version).ok_or_else(|| Error::NoRelease {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            arch,
+            lock: self.name.clone(),
+            pinned: ours().map(|release| release.version.clone()).collect(),
+        })
+    }
+}
