@@ -263,17 +263,19 @@ impl Root {
         let cut = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         let (parent, name) = path.split_at(cut);
         let layer = origin.0;
-        if name.starts_with(WHITEOUT) {
+        if let Some(gone) = name.strip_prefix(WHITEOUT) {
+            if matches!(gone, b"" | b"." | b"..") {
+                return refuse("it takes away what is no name");
+            }
             let dir = match self.follow(parent, None) {
                 Ok(Some(dir)) => dir,
                 Ok(None) => return Ok(()),
                 Err(why) => return refuse(why),
             };
-            match &name[WHITEOUT.len()..] {
-                _ if name == OPAQUE => drop(self.clear(dir, layer)),
-                _ if name.starts_with(AUFS) => {}
-                b"" | b"." | b".." => return refuse("it takes away what is no name"),
-                gone => self.remove(dir, gone, layer),
+            if name == OPAQUE {
+                self.clear(dir, layer);
+            } else if !name.starts_with(AUFS) {
+                self.remove(dir, gone, layer);
             }
             return Ok(());
         }
