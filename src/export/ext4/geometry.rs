@@ -148,7 +148,7 @@ mod tests {
     fn a_stub_of_a_group_is_left_out() {
         let geometry = Geometry::new(2 * GROUP + 100, 10).unwrap();
         assert_eq!((geometry.groups, geometry.blocks), (2, 2 * GROUP));
-        assert_eq!(Geometry::new(100, 10), None);
+        assert_eq!(Geometry::new(LEAST, 10), None);
         let copies: Vec<_> = (0..50).filter(|group| has_superblock(*group)).collect();
         assert_eq!(copies, [0, 1, 3, 5, 7, 9, 25, 27, 49]);
     }

@@ -3,6 +3,7 @@
 //! Content is laid down from the first block on, in the order of paths; so what is used of a group is its beginning.
 //! Directories have no hash tree: Linux makes one when a directory grows.
 
+mod allocator;
 mod geometry;
 mod inode;
 mod superblock;
@@ -13,6 +14,7 @@ use super::attributes::{Attribute, attributes};
 use super::crc32c::crc32c;
 use super::{BLOCK, Error, Output, Places, Room, Segment, put};
 use crate::oci::root::{Kind, Root};
+use allocator::Allocator;
 use geometry::{FIRST_INODE, GROUP, Geometry, INODE, LARGEST, has_superblock, journal};
 use inode::{Described, Map, Run, extents, leaves};
 
@@ -66,51 +68,6 @@ struct Planned {
     is_outside: bool,
     /// Blocks of data.
     blocks: u64,
-}
-
-/// Hands out blocks from the first on, leaving out the tables.
-struct Allocator {
-    geometry: Geometry,
-    group: u64,
-    /// The first block of the group that is free, counted from the group's first.
-    next: u64,
-}
-
-impl Allocator {
-    fn new(geometry: Geometry) -> Self {
-        Self { geometry, group: 0, next: geometry.overhead(0) }
-    }
-
-    /// So many blocks in as few runs as can be.
-    fn take(&mut self, mut count: u64) -> Vec<Run> {
-        let mut runs = Vec::new();
-        while count > 0 {
-            let free = self.geometry.size(self.group) - self.next;
-            if free == 0 {
-                self.group += 1;
-                self.next = self.geometry.overhead(self.group);
-                continue;
-            }
-            let part = free.min(count);
-            runs.push((self.group * GROUP + self.next, part));
-            self.next += part;
-            count -= part;
-        }
-        runs
-    }
-
-    fn one(&mut self) -> u64 {
-        self.take(1)[0].0
-    }
-
-    /// How many blocks of a group are used: its first ones.
-    fn used(&self, group: u64) -> u64 {
-        match group.cmp(&self.group) {
-            std::cmp::Ordering::Less => self.geometry.size(group),
-            std::cmp::Ordering::Equal => self.next,
-            std::cmp::Ordering::Greater => self.geometry.overhead(group),
-        }
-    }
 }
 
 /// Writes everything but the bytes of files.
@@ -371,6 +328,7 @@ fn geometry(plan: &[Planned], inodes: u64, room: Room) -> Result<Geometry, Error
     };
     let geometry = match room {
         Room::Default => rounded(content + (content / 2).max((256 << 20) / BLOCK)),
+        Room::Free(free) if free > LARGEST => return Err(Error::TooLarge(free)),
         Room::Free(free) => rounded(content + free.div_ceil(BLOCK)),
         Room::Whole(size) => {
             let geometry = Geometry::new(size.min(LARGEST + 1) / BLOCK, inodes);
@@ -475,4 +433,30 @@ fn write_resize(
     let blocks = 1 + geometry.reserve * (1 + copies.len() as u64);
     let (mode, map) = (0o100_600, Map::Plain(map));
     Ok(Described { number: RESIZE, mode, size, links: 1, blocks, map, ..id.described() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_to_be_free_is_free_in_whole_mebibytes() {
+        for free in [0, 1, 100 << 20, 40 << 30] {
+            let made = geometry(&[], 12, Room::Free(free)).unwrap();
+            let left = (made.room() - journal(made.blocks) - 1) * BLOCK;
+            assert!(left >= free && left <= free + free / 20 + (2 << 20), "{free}: {left} of {made:?}");
+            assert_eq!(made.blocks * BLOCK % (1 << 20), 0);
+        }
+        assert!(matches!(geometry(&[], 12, Room::Free(u64::MAX)), Err(Error::TooLarge(_))));
+        assert!(matches!(geometry(&[], 12, Room::Whole(u64::MAX)), Err(Error::TooLarge(_))));
+    }
+
+    #[test]
+    fn times_beyond_2038_have_their_high_bits() {
+        for (time, extra) in
+            [(0, 0), (0x7fff_ffff, 0), (0x8000_0000, 1), (5_000_000_000, 1), (LAST_SECOND, 3)]
+        {
+            assert_eq!(extra_time(time), extra, "{time}");
+        }
+    }
 }
