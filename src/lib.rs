@@ -1,13 +1,14 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
-//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `inspect` and
-//! `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
+//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `export`, `inspect`
+//! and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
 
 pub mod arch;
 pub mod boot;
 pub mod cli;
 pub mod digests;
 pub mod document;
+pub mod export;
 pub mod fetch;
 pub mod host;
 pub mod inspect;

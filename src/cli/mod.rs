@@ -7,6 +7,7 @@ mod copy;
 mod diff;
 mod digests;
 mod doctor;
+mod export;
 mod fetch;
 mod index;
 mod inspect;
@@ -97,6 +98,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Validate(validate::Validate),
     Diff(diff::Diff),
+    Export(export::ExportCommand),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -135,6 +137,8 @@ enum Failure {
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
     Inspect(#[from] crate::inspect::Error),
+    #[error(transparent)]
+    Export(#[from] crate::export::Error),
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
@@ -176,6 +180,7 @@ impl Failure {
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
             Self::Inspect(error) => Some(error),
+            Self::Export(error) => Some(error),
             Self::Registry(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
@@ -323,6 +328,7 @@ pub fn main() -> ExitCode {
             Command::Inspect(command) => command.run(&context),
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
+            Command::Export(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::push::{Transport, tagged};
 use super::{Context, Failure};
+use crate::arch::Arch;
 use crate::oci::layout::Layout;
 use crate::registry::pull;
 use crate::registry::reference::Reference;
@@ -22,6 +23,16 @@ pub(super) struct Place {
 impl Context {
     /// Opens what an argument names: `DIR`, `DIR:IMAGE`, or a reference, whose image is pulled.
     pub(super) fn place(&self, argument: &str, transport: &Transport) -> Result<Place, Failure> {
+        self.place_for(argument, transport, None)
+    }
+
+    /// The same; of a reference's image, no more is pulled than one architecture needs.
+    pub(super) fn place_for(
+        &self,
+        argument: &str,
+        transport: &Transport,
+        arch: Option<Arch>,
+    ) -> Result<Place, Failure> {
         let (dir, image) = split(argument);
         if dir.is_dir() || !is_reference(argument) {
             return Ok(Place { layout: Layout::open(&dir)?, image, _work: None });
@@ -30,7 +41,7 @@ impl Context {
         let client = transport.client(&reference, self)?;
         let work = self.store()?.work()?;
         let layout = Layout::create(&work.path().join("pulled"))?;
-        let pulled = pull(&reference, None, &client, &layout)?;
+        let pulled = pull(&reference, arch, &client, &layout)?;
         Ok(Place { layout, image: Some(pulled.name), _work: Some(work) })
     }
 }

@@ -156,54 +156,70 @@ impl<W: Write> Writer<W> {
 
     /// Writes the headers of an entry, and `size` bytes of `data`.
     fn put(&mut self, entry: &Entry, size: u64, data: &mut dyn Read) -> Result<(), Error> {
-        let path = checked(entry)?;
-        let mut header = Header::new_ustar();
-        header.set_mode(entry.mode);
-        header.set_uid(entry.uid);
-        header.set_gid(entry.gid);
-        header.set_mtime(entry.mtime.unwrap_or(self.epoch));
-        header.set_size(size);
-        let mut pax: Vec<(String, Vec<u8>)> = Vec::new();
-        if header.set_path(as_path(&path)).is_err() {
-            let short = shortened(&entry.path);
-            header.as_old_mut().name[..short.len()].copy_from_slice(short);
-            pax.push(("path".into(), path));
-        }
-        header.set_entry_type(match &entry.content {
-            Content::Directory => EntryType::Directory,
-            Content::File(_) | Content::Bytes(_) => EntryType::Regular,
-            Content::Symlink(_) => EntryType::Symlink,
-            Content::HardLink(_) => EntryType::Link,
-            Content::CharacterDevice(..) => EntryType::Char,
-            Content::BlockDevice(..) => EntryType::Block,
-            Content::Fifo => EntryType::Fifo,
-        });
-        if let Content::Symlink(target) | Content::HardLink(target) = &entry.content
-            && header.set_link_name_literal(target).is_err()
-        {
-            pax.push(("linkpath".into(), target.clone()));
-        }
-        if let Content::CharacterDevice(major, minor) | Content::BlockDevice(major, minor) = &entry.content {
-            header.set_device_major(*major)?;
-            header.set_device_minor(*minor)?;
-        }
-        // The header has these too, in base 256, for readers that know no PAX.
-        let large =
-            [("size", size, OCTAL_SIZE), ("uid", entry.uid, OCTAL_OWNER), ("gid", entry.gid, OCTAL_OWNER)];
-        for (name, value, limit) in large {
-            if value >= limit {
-                pax.push((name.into(), value.to_string().into_bytes()));
-            }
-        }
-        pax.extend(entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone())));
-        if !pax.is_empty() {
-            self.builder
-                .append_pax_extensions(pax.iter().map(|(name, value)| (name.as_str(), &value[..])))?;
-        }
-        header.set_cksum();
-        let exact = Exact { data, left: size, cancel: &self.cancel, path: &entry.path };
-        Ok(self.builder.append(&header, exact)?)
+        let head = head(entry, size, self.epoch)?;
+        let archive = self.builder.get_mut();
+        archive.write_all(&head)?;
+        io::copy(&mut Exact { data, left: size, cancel: &self.cancel, path: &entry.path }, archive)?;
+        archive.write_all(&[0; 512][..padding(size)])?;
+        Ok(())
     }
+}
+
+/// How many zeros follow a file of `size` bytes in an archive.
+pub(crate) fn padding(size: u64) -> usize {
+    usize::try_from(size.next_multiple_of(512) - size).expect("less than a block")
+}
+
+/// The headers of an entry whose file has `size` bytes; `epoch` is its time if it has none of its own.
+pub(crate) fn head(entry: &Entry, size: u64, epoch: u64) -> Result<Vec<u8>, Error> {
+    let path = checked(entry)?;
+    let mut header = Header::new_ustar();
+    header.set_mode(entry.mode);
+    header.set_uid(entry.uid);
+    header.set_gid(entry.gid);
+    header.set_mtime(entry.mtime.unwrap_or(epoch));
+    header.set_size(size);
+    let mut pax: Vec<(String, Vec<u8>)> = Vec::new();
+    if header.set_path(as_path(&path)).is_err() {
+        let short = shortened(&entry.path);
+        header.as_old_mut().name[..short.len()].copy_from_slice(short);
+        pax.push(("path".into(), path));
+    }
+    header.set_entry_type(match &entry.content {
+        Content::Directory => EntryType::Directory,
+        Content::File(_) | Content::Bytes(_) => EntryType::Regular,
+        Content::Symlink(_) => EntryType::Symlink,
+        Content::HardLink(_) => EntryType::Link,
+        Content::CharacterDevice(..) => EntryType::Char,
+        Content::BlockDevice(..) => EntryType::Block,
+        Content::Fifo => EntryType::Fifo,
+    });
+    if let Content::Symlink(target) | Content::HardLink(target) = &entry.content
+        && header.set_link_name_literal(target).is_err()
+    {
+        pax.push(("linkpath".into(), target.clone()));
+    }
+    if let Content::CharacterDevice(major, minor) | Content::BlockDevice(major, minor) = &entry.content {
+        header.set_device_major(*major)?;
+        header.set_device_minor(*minor)?;
+    }
+    // The header has these too, in base 256, for readers that know no PAX.
+    let large =
+        [("size", size, OCTAL_SIZE), ("uid", entry.uid, OCTAL_OWNER), ("gid", entry.gid, OCTAL_OWNER)];
+    for (name, value, limit) in large {
+        if value >= limit {
+            pax.push((name.into(), value.to_string().into_bytes()));
+        }
+    }
+    pax.extend(entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone())));
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    if !pax.is_empty() {
+        builder.append_pax_extensions(pax.iter().map(|(name, value)| (name.as_str(), &value[..])))?;
+    }
+    let mut head = std::mem::take(builder.get_mut());
+    head.extend_from_slice(header.as_bytes());
+    Ok(head)
 }
 
 /// The path as the header has it, if it is one.

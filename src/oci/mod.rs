@@ -9,6 +9,7 @@ mod entry;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod root;
 pub mod source;
 pub mod unpack;
 

@@ -143,6 +143,34 @@ pub(crate) fn write(dir: &Path, images: &[Forged]) {
     for image in images {
         indexes.entry(&image.name).or_default().push(manifest(dir, image));
     }
+    write_indexes(dir, indexes);
+}
+
+/// Writes a layout of images by name and architecture, each of layers that are packed already.
+pub(crate) fn write_packed(dir: &Path, images: &[(&str, &str, Vec<Vec<u8>>)]) {
+    fs::create_dir_all(dir.join("blobs/sha256")).expect("a new directory");
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("a new file");
+    let layer_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let mut indexes: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for (name, arch, layers) in images {
+        let digests: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
+        let layers: Vec<_> = layers.iter().map(|layer| blob(dir, layer_type, layer)).collect();
+        let config = json!({
+            "architecture": arch, "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": digests},
+        });
+        let config = blob(dir, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+        let mut entry = blob(dir, media_type, manifest.to_string().as_bytes());
+        entry["platform"] = json!({"architecture": arch, "os": "linux"});
+        indexes.entry(name).or_default().push(entry);
+    }
+    write_indexes(dir, indexes);
+}
+
+fn write_indexes(dir: &Path, indexes: BTreeMap<&str, Vec<Value>>) {
     let entries = indexes.into_iter().map(|(name, manifests)| {
         let media_type = "application/vnd.oci.image.index.v1+json";
         let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests});
@@ -199,7 +227,8 @@ fn tar(items: &[Item]) -> Vec<u8> {
     builder.into_inner().expect("tar in memory")
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+/// Packs bytes as one gzip member.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
     let mut packed = vec![0; compressor.gzip_compress_bound(bytes.len())];
     let size = compressor.gzip_compress(bytes, &mut packed).expect("the bound is enough");
