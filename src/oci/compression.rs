@@ -85,21 +85,22 @@ impl Encoder {
         })
     }
 
-    /// Makes `member` the gzip member, or the zstd frame, of a block.
-    pub(super) fn compress(&mut self, block: &[u8], member: &mut Vec<u8>) -> io::Result<()> {
+    /// Writes the gzip member, or the zstd frame, of a block to the beginning of `member`, and returns its size.
+    pub(super) fn compress(&mut self, block: &[u8], member: &mut Vec<u8>) -> io::Result<usize> {
+        let bound = match self {
+            Self::Gzip(compressor) => compressor.gzip_compress_bound(block.len()),
+            Self::Zstd(_) => zstd::zstd_safe::compress_bound(block.len()),
+        };
+        // Its memory is cleared once, not for every block.
+        if member.len() < bound {
+            *member = vec![0; bound];
+        }
         match self {
             Self::Gzip(compressor) => {
-                member.resize(compressor.gzip_compress_bound(block.len()), 0);
-                let size = compressor.gzip_compress(block, member).expect("the bound is enough");
-                member.truncate(size);
+                Ok(compressor.gzip_compress(block, member).expect("the bound is enough"))
             }
-            Self::Zstd(compressor) => {
-                member.clear();
-                member.reserve_exact(zstd::zstd_safe::compress_bound(block.len()));
-                compressor.compress_to_buffer(block, member)?;
-            }
+            Self::Zstd(compressor) => compressor.compress_to_buffer(block, &mut member[..]),
         }
-        Ok(())
     }
 }
 
