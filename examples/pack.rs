@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::error::Error;
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -61,24 +62,30 @@ fn walk(
     for entry in fs_err::read_dir(dir)? {
         let entry = entry?;
         let path = [path, entry.file_name().as_bytes()].concat();
-        if entry.file_type()?.is_dir() {
-            found.push(([&path[..], b"/"].concat(), entry.path()));
+        // Relative to the open directory, as tar asks too.
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            found.push(([&path[..], b"/"].concat(), entry.path(), meta.clone()));
         }
-        found.push((path, entry.path()));
+        found.push((path, entry.path(), meta));
     }
-    found.sort();
-    for (path, source) in found {
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    for (path, source, meta) in found {
         if path.ends_with(b"/") {
             walk(&source, &path, layer, first)?;
         } else {
-            layer.append(&entry(path, source, first)?)?;
+            layer.append(&entry(path, source, &meta, first)?)?;
         }
     }
     Ok(())
 }
 
-fn entry(path: Vec<u8>, source: PathBuf, first: &mut First) -> Result<Entry, Box<dyn Error>> {
-    let meta = fs_err::symlink_metadata(&source)?;
+fn entry(
+    path: Vec<u8>,
+    source: PathBuf,
+    meta: &Metadata,
+    first: &mut First,
+) -> Result<Entry, Box<dyn Error>> {
     let device = || (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
     let kind = meta.file_type();
     let content = if kind.is_dir() {
