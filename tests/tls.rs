@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use support::docker::{Docker, Door};
 use support::images;
-use support::registry::{self, Registry};
+use support::registry::{self, PASSWORD, Registry};
 use support::{Imgbuild, Place, tool};
 
 const NAME: &str = "kernel-bin:5.10.1";
@@ -88,7 +88,7 @@ fn a_certificate_for_another_host_is_refused() {
 /// A proxy that notes the first lines of what it is asked, and does nothing of it.
 fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let address = format!("http://bob:{PASSWORD}@{}", listener.local_addr().unwrap());
     let asked = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&asked);
     // It ends with the test's process.
@@ -119,7 +119,8 @@ fn a_proxy_of_the_environment_is_asked_for_what_it_is_for() {
             .env("HTTPS_PROXY", &proxy)
             .env("NO_PROXY", "127.0.0.1")
     };
-    push("registry.invalid/org").run().fails(7).says("registry.invalid: cannot");
+    let outcome = push("registry.invalid/org").arg("-v").run().fails(7).says("registry.invalid: cannot");
+    outcome.does_not_say(PASSWORD);
     let lines = asked.lock().unwrap().clone();
     assert!(!lines.is_empty());
     assert!(lines.iter().all(|line| line == "CONNECT registry.invalid:443 HTTP/1.1"), "{lines:?}");

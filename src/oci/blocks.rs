@@ -19,9 +19,6 @@ use crate::step::hex;
 
 /// Bytes of the stream per gzip member or zstd frame.
 pub const BLOCK: usize = 1 << 20;
-/// More threads than this would only take memory, about 5 MiB each with their blocks, and 64 MiB in all is the most
-/// that packing may take: one thread reads and hashes the stream for all of them.
-const THREADS: usize = 8;
 /// Blocks beyond one per thread: being filled, or done and waiting for an earlier one.
 const SPARE: usize = 6;
 
@@ -91,9 +88,9 @@ pub struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Writes to `target` with `threads` compressing threads: at least one, at most eight.
+    /// Writes to `target` with `threads` compressing threads: at least one, at most what the compression allows.
     pub fn new(target: impl Write + Send + 'static, compression: Compression, threads: usize) -> Self {
-        let threads = threads.clamp(1, THREADS);
+        let threads = threads.clamp(1, compression.threads());
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let (done, results) = channel();

@@ -23,6 +23,19 @@ pub enum Compression {
     Zstd(u8),
 }
 
+impl Compression {
+    /// How many threads may compress at once. Packing takes at most 64 MiB, and the higher the level, the more of it
+    /// each takes: 2 MiB with its block, 19 MiB at the highest. More than eight would wait for the one that reads.
+    pub(super) fn threads(self) -> usize {
+        match self {
+            Self::Gzip | Self::Zstd(..=6) => 8,
+            Self::Zstd(7 | 8) => 5,
+            Self::Zstd(9..=12) => 3,
+            Self::Zstd(_) => 2,
+        }
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
