@@ -5,13 +5,15 @@
 #![expect(clippy::print_stdout, reason = "it is a program of its own")]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::error::Error;
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use imgbuild::oci::layer::{self, Content, Entry, Packing};
+use imgbuild::oci::layer::{Content, Entry, LayerWriter, Packing};
 use imgbuild::step::{Cancel, Level, Progress, Reporter, Unit, Watch};
 
 struct Silent;
@@ -37,59 +39,77 @@ fn main() -> Result<(), Box<dyn Error>> {
         args.get(2).map_or(Ok(imgbuild::oci::compression::Compression::Gzip), |text| text.parse())?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.get(3).map_or(Ok(processors), |text| text.parse())?;
-    let mut entries = Vec::new();
-    walk(Path::new(root), b"", &mut entries)?;
-    link(&mut entries);
-    let entries = entries.into_iter().map(|(_, entry)| entry).collect();
     let watch = Watch { reporter: Arc::new(Silent), cancel: Cancel::default() };
-    let packed = layer::write(entries, 0, Path::new(target), Packing { compression, threads }, &watch)?;
+    let target = Path::new(target);
+    let mut layer = LayerWriter::create(target, 0, Packing { compression, threads }, &watch)?;
+    walk(Path::new(root), b"", &mut layer, &mut HashMap::new())?;
+    let packed = layer.finish(Ok(()))?;
     println!("sha256:{} {}", packed.digest, packed.size);
     Ok(())
 }
 
-/// Which file of the disk an entry is, where it has other names too.
-type Inode = Option<(u64, u64)>;
+/// The first name of each file that has several.
+type First = HashMap<(u64, u64), Vec<u8>>;
 
-fn walk(dir: &Path, path: &[u8], entries: &mut Vec<(Inode, Entry)>) -> Result<(), Box<dyn Error>> {
-    for found in fs_err::read_dir(dir)? {
-        let found = found?;
-        let (source, meta) = (found.path(), found.metadata()?);
-        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-        let path = [path, slash, found.file_name().as_bytes()].concat();
-        let device = || (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
-        let kind = meta.file_type();
-        let content = if kind.is_dir() {
-            walk(&source, &path, entries)?;
-            Content::Directory
-        } else if kind.is_symlink() {
-            Content::Symlink(fs_err::read_link(&source)?.as_os_str().as_bytes().to_vec())
-        } else if kind.is_char_device() {
-            Content::CharacterDevice(device().0, device().1)
-        } else if kind.is_block_device() {
-            Content::BlockDevice(device().0, device().1)
-        } else if kind.is_fifo() {
-            Content::Fifo
+/// Packs what is below a directory, in the order of the bytes of whole paths: `a`, `a-b`, `a/b`.
+fn walk(
+    dir: &Path,
+    path: &[u8],
+    layer: &mut LayerWriter<'_>,
+    first: &mut First,
+) -> Result<(), Box<dyn Error>> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(dir)? {
+        let entry = entry?;
+        let path = [path, entry.file_name().as_bytes()].concat();
+        // Relative to the open directory, as tar asks too.
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            found.push(([&path[..], b"/"].concat(), entry.path(), meta.clone()));
+        }
+        found.push((path, entry.path(), meta));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    for (path, source, meta) in found {
+        if path.ends_with(b"/") {
+            walk(&source, &path, layer, first)?;
         } else {
-            Content::File(source)
-        };
-        let mut entry = Entry::new(path, meta.mode() & 0o7777, content);
-        entry = entry.owned_by(meta.uid().into(), meta.gid().into());
-        entry.mtime = u64::try_from(meta.mtime()).ok();
-        let shared = kind.is_file() && meta.nlink() > 1;
-        entries.push((shared.then(|| (meta.dev(), meta.ino())), entry));
+            layer.append(&entry(path, source, &meta, first)?)?;
+        }
     }
     Ok(())
 }
 
-/// Makes hard links of the names after the first of each file.
-fn link(entries: &mut [(Inode, Entry)]) {
-    entries.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
-    let mut first: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
-    for (inode, entry) in entries {
-        let Some(inode) = inode else { continue };
-        match first.get(inode) {
-            Some(path) => entry.content = Content::HardLink(path.clone()),
-            None => drop(first.insert(*inode, entry.path.clone())),
+fn entry(
+    path: Vec<u8>,
+    source: PathBuf,
+    meta: &Metadata,
+    first: &mut First,
+) -> Result<Entry, Box<dyn Error>> {
+    let device = || (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let kind = meta.file_type();
+    let content = if kind.is_dir() {
+        Content::Directory
+    } else if kind.is_symlink() {
+        Content::Symlink(fs_err::read_link(&source)?.as_os_str().as_bytes().to_vec())
+    } else if kind.is_char_device() {
+        Content::CharacterDevice(device().0, device().1)
+    } else if kind.is_block_device() {
+        Content::BlockDevice(device().0, device().1)
+    } else if kind.is_fifo() {
+        Content::Fifo
+    } else if meta.nlink() > 1 {
+        match first.entry((meta.dev(), meta.ino())) {
+            Occupied(name) => Content::HardLink(name.get().clone()),
+            Vacant(none) => {
+                none.insert(path.clone());
+                Content::File(source)
+            }
         }
-    }
+    } else {
+        Content::File(source)
+    };
+    let entry = Entry::new(path, meta.mode() & 0o7777, content);
+    let mtime = u64::try_from(meta.mtime()).ok();
+    Ok(Entry { mtime, ..entry.owned_by(meta.uid().into(), meta.gid().into()) })
 }

@@ -3,6 +3,7 @@
 //! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `export`, `inspect`
 //! and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
 
+pub mod answer;
 pub mod arch;
 pub mod boot;
 pub mod cli;

@@ -4,60 +4,17 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
 use support::containerd::Containerd;
-use support::layout::{Image, Layout};
+use support::layout::Layout;
 use support::real::{self, KERNEL, MODULES};
+use support::unpacked::{expected, found};
 use support::{Place, host, tool};
-use tar::EntryType;
 
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
-
-/// What a directory holds: a line for each path.
-type Tree = BTreeMap<String, String>;
-
-/// What an unpacked image must look like.
-fn expected(image: &Image) -> Tree {
-    let line = |entry: &support::layout::Entry| match entry.kind {
-        EntryType::Directory => format!("directory {:o}", entry.mode),
-        EntryType::Symlink => format!("link to {}", entry.link.as_ref().unwrap()),
-        EntryType::Link => {
-            let target = image.entry(entry.link.as_ref().unwrap());
-            format!("file {:o} {}", target.mode, support::sha256(&target.content))
-        }
-        _ => format!("file {:o} {}", entry.mode, support::sha256(&entry.content)),
-    };
-    image.entries.iter().map(|(path, entry)| (path.clone(), line(entry))).collect()
-}
-
-/// What a directory looks like.
-fn found(root: &Path) -> Tree {
-    fn visit(root: &Path, below: &Path, tree: &mut Tree) {
-        for entry in fs_err::read_dir(root.join(below)).unwrap() {
-            let entry = entry.unwrap();
-            let (path, below) = (entry.path(), below.join(entry.file_name()));
-            let meta = fs_err::symlink_metadata(&path).unwrap();
-            let mode = meta.permissions().mode() & 0o7777;
-            let line = if meta.is_symlink() {
-                format!("link to {}", fs_err::read_link(&path).unwrap().display())
-            } else if meta.is_dir() {
-                visit(root, &below, tree);
-                format!("directory {mode:o}")
-            } else {
-                format!("file {mode:o} {}", support::sha256(&fs_err::read(&path).unwrap()))
-            };
-            tree.insert(below.to_str().unwrap().to_owned(), line);
-        }
-    }
-    let mut tree = Tree::new();
-    visit(root, Path::new(""), &mut tree);
-    tree
-}
 
 fn run(program: &str, args: &[String]) -> String {
     tool(program, &args.iter().map(OsStr::new).collect::<Vec<_>>())

@@ -180,6 +180,25 @@ fn a_blob_that_breaks_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn after_a_failed_pull_only_what_is_missing_is_fetched() {
+    let (place, registry) = pushed();
+    let digest = digest_of_layer(&registry);
+    registry.faults("GET", &digest, 5, Fault::Status(503, ""));
+    pull(&place, &registry)
+        .fails(7)
+        .says("503")
+        .says("(5 attempts)")
+        .says("hint: run the same command again");
+    is_not_pulled(&place);
+    let before = registry.requests().len();
+    pull(&place, &registry).succeeds();
+    is_pulled(&place);
+    let later = registry.requests().split_off(before);
+    let blobs: Vec<_> = later.iter().filter(|request| request.path.contains("/blobs/")).collect();
+    assert!(matches!(&blobs[..], [one] if one.path.ends_with(&digest)), "{blobs:?}");
+}
+
+#[test]
 fn a_blob_with_other_bytes_is_refused_and_nothing_is_named() {
     let outcome = fails_through("/blobs/", Fault::Instead(noise(9, LAYER)), 5);
     outcome.says("does not have its digest").does_not_say("trying again");

@@ -4,61 +4,12 @@
 
 mod support;
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-
 use support::containerd::Containerd;
+use support::docker::{Docker, Door};
 use support::layout::Layout;
 use support::registry::{PASSWORD, USER};
 use support::source::Source;
-use support::{Place, eventually, names, tool};
-
-/// What `htpasswd -nbB bob s3cret-pass` prints: the registry takes bcrypt alone.
-const HTPASSWD: &str = "bob:$2y$05$abcdefghijklmnopqrstuuV7fpPozvyqJfnY19y0802WTlXUm6Rjy\n";
-
-/// A running docker-registry; it ends when dropped.
-struct Docker {
-    child: Child,
-    host: String,
-}
-
-impl Docker {
-    /// Starts one that keeps its files in the place, for everybody or for `bob` alone.
-    fn start(place: &Place, with_password: bool) -> Self {
-        // Free a moment ago: the registry cannot tell which port it took.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = format!("127.0.0.1:{port}");
-        let passwords = place.write("htpasswd", HTPASSWD);
-        let auth = if with_password {
-            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", passwords.display())
-        } else {
-            String::new()
-        };
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
-             http:\n  addr: {host}\n{auth}",
-            place.path("registry").display()
-        );
-        let config = place.write("registry.yml", config);
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start docker-registry, which the tests need: {error}"));
-        let docker = Self { child, host };
-        eventually("listening", || TcpStream::connect(&docker.host).is_ok());
-        docker
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Place, names, tool};
 
 /// A place with kernels for two platforms in `out`.
 fn place() -> Place {
@@ -81,7 +32,7 @@ fn skopeo(place: &Place, host: &str, name: &str) -> String {
 #[test]
 fn skopeo_reads_what_is_pushed_and_we_read_it_again() {
     let place = place();
-    let docker = Docker::start(&place, false);
+    let docker = Docker::start(&place, &Door::Open);
     let push = || place.imgbuild("push out --registry").arg(format!("{}/org", docker.host)).run().succeeds();
     push();
     let out = Layout::at(place.path("out"));
@@ -99,7 +50,7 @@ fn skopeo_reads_what_is_pushed_and_we_read_it_again() {
 #[test]
 fn a_registry_with_passwords_is_logged_in_to_first() {
     let place = place();
-    let docker = Docker::start(&place, true);
+    let docker = Docker::start(&place, &Door::Password);
     let push = || place.imgbuild("push out --registry").arg(format!("{}/org", docker.host)).run();
     push().fails(7).says("imgbuild login");
     let login = |password: &str| {
@@ -120,7 +71,7 @@ fn a_registry_with_passwords_is_logged_in_to_first() {
 #[test]
 fn mounting_appending_and_joining_go_as_with_the_fake() {
     let place = place();
-    let docker = Docker::start(&place, false);
+    let docker = Docker::start(&place, &Door::Open);
     let host = &docker.host;
     let name = "kernel-bin:5.10.1";
     let whole = Layout::at(place.path("out")).images()[name].clone();
@@ -149,7 +100,7 @@ fn mounting_appending_and_joining_go_as_with_the_fake() {
 #[test]
 fn containerd_pulls_and_mounts_what_is_pushed() {
     let place = place();
-    let docker = Docker::start(&place, false);
+    let docker = Docker::start(&place, &Door::Open);
     let containerd = Containerd::start(&place);
     for compression in ["gzip", "zstd"] {
         let command =

@@ -156,6 +156,9 @@ impl Kernel {
             for platform in &image.platforms {
                 let recorded = match platform.recorded {
                     Verdict::Same => "as recorded",
+                    Verdict::None if self.packing.compression != Compression::Gzip => {
+                        "not compared: digests are recorded for gzip"
+                    }
                     Verdict::None => "no digest recorded to compare with",
                     Verdict::Differs { .. } => "NOT as recorded",
                 };

@@ -2,15 +2,16 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use fs_err::{self as fs, File, OpenOptions};
 use reqwest::StatusCode;
-use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::blocking::Client;
+use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 
 use super::{Error, Sum};
+use crate::answer::{self, Heard};
 use crate::lock::FilePin;
 use crate::step::{Level, Progress, Watch, because};
 
@@ -148,18 +149,6 @@ fn resume(part: &Path, watch: &Watch) -> Result<Sum, Error> {
     }
 }
 
-/// What the connection's thread tells.
-enum Heard {
-    /// The answer's head: its status, and where a partial answer begins.
-    Head(StatusCode, Option<u64>),
-    /// The next bytes of the body.
-    Bytes(Vec<u8>),
-    /// The body is over.
-    End,
-    /// The connection broke.
-    Broken(String),
-}
-
 fn attempt(
     client: &Client,
     url: &str,
@@ -173,17 +162,17 @@ fn attempt(
     if sum.size > 0 {
         request = request.header(RANGE, format!("bytes={}-", sum.size));
     }
-    // The connection has a thread of its own, so that a silent server can be left and a stop obeyed.
-    let (sender, receiver) = sync_channel(16);
-    std::thread::spawn(move || converse(request, &sender));
+    let heard = answer::listen(request);
     let mut file = None;
     let mut last_heard = Instant::now();
     loop {
-        match receiver.recv_timeout(TICK) {
+        match heard.recv_timeout(TICK) {
             Ok(heard) => {
                 last_heard = Instant::now();
                 match heard {
-                    Heard::Head(status, start) => file = Some(open(status, start, part, sum)?),
+                    Heard::Head(status, headers) => {
+                        file = Some(open(status, starts_at(&headers), part, sum)?);
+                    }
                     Heard::Bytes(bytes) if sum.size + bytes.len() as u64 > limit => {
                         return Err(Broken::Final(Error::TooLarge { from: url.to_owned(), limit }));
                     }
@@ -205,30 +194,6 @@ fn attempt(
         if watch.cancel.is_cancelled() {
             return Err(Broken::Final(Error::Cancelled));
         }
-    }
-}
-
-/// Sends the request and reads the answer, until it ends or nobody listens any more.
-fn converse(request: RequestBuilder, sender: &SyncSender<Heard>) {
-    let mut response = match request.send() {
-        Ok(response) => response,
-        Err(error) => return drop(sender.send(Heard::Broken(because(&error)))),
-    };
-    let mut next = Heard::Head(response.status(), content_range(&response));
-    loop {
-        let last = matches!(next, Heard::End | Heard::Broken(_));
-        if sender.send(next).is_err() || last {
-            return;
-        }
-        let mut buffer = vec![0; 1 << 17];
-        next = match response.read(&mut buffer) {
-            Ok(0) => Heard::End,
-            Ok(n) => {
-                buffer.truncate(n);
-                Heard::Bytes(buffer)
-            }
-            Err(error) => Heard::Broken(because(&error)),
-        };
     }
 }
 
@@ -255,8 +220,8 @@ fn open(status: StatusCode, start: Option<u64>, part: &Path, sum: &mut Sum) -> R
 }
 
 /// Where a partial answer begins.
-fn content_range(response: &Response) -> Option<u64> {
-    let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+fn starts_at(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     value.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 

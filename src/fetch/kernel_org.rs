@@ -267,10 +267,10 @@ impl<'a> KernelOrg<'a> {
             size: None,
             homepage: None,
         };
-        let file = pin.file();
-        let locate = || self.mirrors.locate(self.lock, &file);
+        let pinned = pin.file();
+        let locate = || self.mirrors.locate(self.lock, &pinned);
         let fetched =
-            super::fetch(&file, locate, self.downloads, self.watch).map_err(|error| match error {
+            super::fetch(&pinned, locate, self.downloads, self.watch).map_err(|error| match error {
                 super::Error::Mismatch { from, expected, actual, .. } => {
                     let listed = sums.file_of(&actual);
                     Error::Tarball { from, file: file.clone(), expected, actual, listed }

@@ -6,7 +6,7 @@
 //! RFC 8878, 3).
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,9 +19,6 @@ use crate::step::hex;
 
 /// Bytes of the stream per gzip member or zstd frame.
 pub const BLOCK: usize = 1 << 20;
-/// More threads than this would only take memory, about 5 MiB each with their blocks, and 64 MiB in all is the most
-/// that packing may take: one thread reads and hashes the stream for all of them.
-const THREADS: usize = 8;
 /// Blocks beyond one per thread: being filled, or done and waiting for an earlier one.
 const SPARE: usize = 6;
 
@@ -49,7 +46,22 @@ fn is_gzip(compression: &Compression) -> bool {
 #[derive(Default)]
 struct Slot {
     block: Vec<u8>,
+    /// How much of the block is filled, in bytes.
+    filled: usize,
     member: Vec<u8>,
+    /// How much of `member` the block was compressed to, in bytes.
+    size: usize,
+}
+
+impl Slot {
+    /// What is not filled of the block.
+    fn room(&mut self) -> &mut [u8] {
+        // A slot has its memory from its first use on: short layers never touch most of them.
+        if self.block.is_empty() {
+            self.block = vec![0; BLOCK];
+        }
+        &mut self.block[self.filled..]
+    }
 }
 
 /// A block on its way to the threads, by its number.
@@ -76,9 +88,9 @@ pub struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Writes to `target` with `threads` compressing threads: at least one, at most eight.
+    /// Writes to `target` with `threads` compressing threads: at least one, at most what the compression allows.
     pub fn new(target: impl Write + Send + 'static, compression: Compression, threads: usize) -> Self {
-        let threads = threads.clamp(1, THREADS);
+        let threads = threads.clamp(1, compression.threads());
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let (done, results) = channel();
@@ -107,7 +119,7 @@ impl BlockWriter {
     /// Writes what is left and returns the digests.
     pub fn finish(mut self) -> io::Result<Packed> {
         // An empty stream is one empty member: zero bytes would be no gzip at all.
-        let sent = if !self.slot.block.is_empty() || self.next == 0 { self.send(false) } else { Ok(()) };
+        let sent = if self.slot.filled > 0 || self.next == 0 { self.send(false) } else { Ok(()) };
         self.jobs = None;
         let broken = |_| io::Error::other("a compressing thread ended early");
         let collected = self.collector.join().map_err(broken)?;
@@ -121,11 +133,29 @@ impl BlockWriter {
         Ok(Packed { digest, diff_id, size, compression: self.compression })
     }
 
+    /// Takes what one read of `data` yields, at most `most` bytes; none is its end.
+    pub fn take_from(&mut self, data: &mut dyn Read, most: u64) -> io::Result<usize> {
+        let room = self.slot.room();
+        let wanted = usize::try_from(most).unwrap_or(usize::MAX).min(room.len());
+        loop {
+            match data.read(&mut room[..wanted]) {
+                Ok(n) => return self.filled(n).map(|()| n),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn filled(&mut self, n: usize) -> io::Result<()> {
+        self.slot.filled += n;
+        if self.slot.filled == BLOCK { self.send(true) } else { Ok(()) }
+    }
+
     fn send(&mut self, more: bool) -> io::Result<()> {
         let gone = || io::Error::other("a compressing thread ended early");
         let next = if more { self.free.recv().map_err(|_| gone())? } else { Slot::default() };
         let slot = std::mem::replace(&mut self.slot, next);
-        self.hasher.update(&slot.block);
+        self.hasher.update(&slot.block[..slot.filled]);
         let jobs = self.jobs.as_ref().expect("the queue is open until finish");
         jobs.send((self.next, slot)).map_err(|_| gone())?;
         self.next += 1;
@@ -135,15 +165,10 @@ impl BlockWriter {
 
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let block = &mut self.slot.block;
-        // A slot has its memory from its first use on: short layers never touch most of them.
-        block.reserve_exact(BLOCK - block.len());
-        let n = bytes.len().min(BLOCK - block.len());
-        block.extend_from_slice(&bytes[..n]);
-        if block.len() == BLOCK {
-            self.send(true)?;
-        }
-        Ok(n)
+        let room = self.slot.room();
+        let n = bytes.len().min(room.len());
+        room[..n].copy_from_slice(&bytes[..n]);
+        self.filled(n).map(|()| n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -157,10 +182,10 @@ fn compress(queue: &Mutex<Receiver<Job>>, done: &Sender<Done>, compression: Comp
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((number, mut slot)) = job else { return };
         let compressed = match &mut encoder {
-            Ok(encoder) => encoder.compress(&slot.block, &mut slot.member),
+            Ok(encoder) => encoder.compress(&slot.block[..slot.filled], &mut slot.member),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        if done.send(Done { number, slot: compressed.map(|()| slot) }).is_err() {
+        if done.send(Done { number, slot: compressed.map(|size| Slot { size, ..slot }) }).is_err() {
             return;
         }
     }
@@ -178,11 +203,12 @@ fn collect(
         early.insert(done.number, done.slot);
         while let Some(slot) = early.remove(&next) {
             let mut slot = slot?;
-            hasher.update(&slot.member);
-            target.write_all(&slot.member)?;
-            size += slot.member.len() as u64;
+            let member = &slot.member[..slot.size];
+            hasher.update(member);
+            target.write_all(member)?;
+            size += member.len() as u64;
             next += 1;
-            slot.block.clear();
+            slot.filled = 0;
             // Nobody waits for it any more at the end.
             let _ = release.send(slot);
         }
@@ -195,7 +221,6 @@ fn collect(
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Read;
 
     /// A target that can be looked at while the collector owns it.
     #[derive(Clone, Default)]
@@ -264,8 +289,8 @@ mod tests {
             let (done, results) = channel();
             let (release, free) = channel();
             for number in order {
-                let member = vec![number.to_le_bytes()[0]; 3];
-                done.send(Done { number, slot: Ok(Slot { block: vec![0; 5], member }) }).unwrap();
+                let member = vec![number.to_le_bytes()[0]; 5];
+                done.send(Done { number, slot: Ok(Slot { member, size: 3, ..Slot::default() }) }).unwrap();
             }
             drop(done);
             let target = Shared::default();

@@ -23,6 +23,19 @@ pub enum Compression {
     Zstd(u8),
 }
 
+impl Compression {
+    /// How many threads may compress at once. Packing takes at most 64 MiB, and the higher the level, the more of it
+    /// each takes: 2 MiB with its block, 19 MiB at the highest. More than eight would wait for the one that reads.
+    pub(super) fn threads(self) -> usize {
+        match self {
+            Self::Gzip | Self::Zstd(..=6) => 8,
+            Self::Zstd(7 | 8) => 5,
+            Self::Zstd(9..=12) => 3,
+            Self::Zstd(_) => 2,
+        }
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,21 +98,22 @@ impl Encoder {
         })
     }
 
-    /// Makes `member` the gzip member, or the zstd frame, of a block.
-    pub(super) fn compress(&mut self, block: &[u8], member: &mut Vec<u8>) -> io::Result<()> {
+    /// Writes the gzip member, or the zstd frame, of a block to the beginning of `member`, and returns its size.
+    pub(super) fn compress(&mut self, block: &[u8], member: &mut Vec<u8>) -> io::Result<usize> {
+        let bound = match self {
+            Self::Gzip(compressor) => compressor.gzip_compress_bound(block.len()),
+            Self::Zstd(_) => zstd::zstd_safe::compress_bound(block.len()),
+        };
+        // Its memory is cleared once, not for every block.
+        if member.len() < bound {
+            *member = vec![0; bound];
+        }
         match self {
             Self::Gzip(compressor) => {
-                member.resize(compressor.gzip_compress_bound(block.len()), 0);
-                let size = compressor.gzip_compress(block, member).expect("the bound is enough");
-                member.truncate(size);
+                Ok(compressor.gzip_compress(block, member).expect("the bound is enough"))
             }
-            Self::Zstd(compressor) => {
-                member.clear();
-                member.reserve_exact(zstd::zstd_safe::compress_bound(block.len()));
-                compressor.compress_to_buffer(block, member)?;
-            }
+            Self::Zstd(compressor) => compressor.compress_to_buffer(block, &mut member[..]),
         }
-        Ok(())
     }
 }
 

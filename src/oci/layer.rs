@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use fs_err::File;
+use fs_err::os::unix::fs::OpenOptionsExt;
+use fs_err::{File, OpenOptions};
 use tar::{EntryType, Header};
 
 use super::Error;
@@ -24,6 +25,12 @@ use crate::step::{Cancel, Watch};
 const OCTAL_SIZE: u64 = 1 << 33;
 /// The same for the 8 bytes of an owner.
 const OCTAL_OWNER: u64 = 1 << 21;
+
+/// Bytes to a multiple of which the bytes of a member are filled up.
+const RECORD: usize = 512;
+/// A flag of opening that means nothing for regular files.
+#[expect(clippy::cast_possible_wrap, reason = "one small bit")]
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// How a layer is compressed, and on how many threads, which the bytes do not depend on.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +73,7 @@ pub fn write_stream(
 
 /// A layer being written.
 pub struct LayerWriter<'t> {
-    writer: Writer<BlockWriter>,
+    writer: Writer,
     target: &'t Path,
 }
 
@@ -89,12 +96,14 @@ impl<'t> LayerWriter<'t> {
     }
 
     /// Ends the layer; `appended` is what came of appending.
-    pub fn finish(self, appended: Result<(), Error>) -> Result<Packed, Error> {
+    pub fn finish(mut self, appended: Result<(), Error>) -> Result<Packed, Error> {
         if self.writer.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
         // When the disk is full the writer's end knows it; what the append saw is only that its threads are gone.
+        let closed = self.writer.builder.finish();
         let finished = self.writer.builder.into_inner().and_then(BlockWriter::finish);
+        let finished = finished.and_then(|packed| closed.map(|()| packed));
         match (appended, finished) {
             (Err(Error::Io(_)) | Ok(()), Err(error)) => {
                 let target = self.target.display();
@@ -106,28 +115,33 @@ impl<'t> LayerWriter<'t> {
     }
 }
 
-struct Writer<W: Write> {
-    builder: tar::Builder<W>,
+struct Writer {
+    builder: tar::Builder<BlockWriter>,
     epoch: u64,
     cancel: Cancel,
 }
 
-impl<W: Write> Writer<W> {
+impl Writer {
     fn append(&mut self, entry: &Entry) -> Result<(), Error> {
         match &entry.content {
             Content::File(source) => {
-                let kind = fs_err::metadata(source)?.file_type();
-                // Opening a pipe would wait for somebody to write to it.
-                if !kind.is_file() {
-                    let what = if kind.is_socket() { "a socket" } else { "no regular file" };
-                    return Err(Error::NotPacked(
-                        lossy(&entry.path),
-                        format!("`{}` is {what}", source.display()),
-                    ));
+                let not_packed = |what| {
+                    Err(Error::NotPacked(lossy(&entry.path), format!("`{}` is {what}", source.display())))
+                };
+                // A pipe is not waited for; a socket cannot be opened at all.
+                let opened = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(source);
+                let mut file = match opened {
+                    Ok(file) => file,
+                    Err(_) if fs_err::metadata(source)?.file_type().is_socket() => {
+                        return not_packed("a socket");
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let meta = file.metadata()?;
+                if !meta.is_file() {
+                    return not_packed("no regular file");
                 }
-                let mut file = File::open(source)?;
-                let size = file.metadata()?.len();
-                self.put(entry, size, &mut file)
+                self.put(entry, meta.len(), &mut file)
             }
             Content::Bytes(bytes) => self.put(entry, bytes.len() as u64, &mut bytes.as_slice()),
             _ => self.put(entry, 0, &mut io::empty()),
@@ -157,17 +171,33 @@ impl<W: Write> Writer<W> {
     /// Writes the headers of an entry, and `size` bytes of `data`.
     fn put(&mut self, entry: &Entry, size: u64, data: &mut dyn Read) -> Result<(), Error> {
         let head = head(entry, size, self.epoch)?;
-        let archive = self.builder.get_mut();
-        archive.write_all(&head)?;
-        io::copy(&mut Exact { data, left: size, cancel: &self.cancel, path: &entry.path }, archive)?;
-        archive.write_all(&[0; 512][..padding(size)])?;
-        Ok(())
+        self.builder.get_mut().write_all(&head)?;
+        self.copy(&entry.path, size, data)
+    }
+
+    /// Writes the bytes of a member, exactly as many as its header promised: fewer would shift every later header.
+    fn copy(&mut self, path: &[u8], size: u64, data: &mut dyn Read) -> Result<(), Error> {
+        let blocks = self.builder.get_mut();
+        let mut left = size;
+        while left > 0 {
+            if self.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            match blocks.take_from(data, left)? {
+                0 => {
+                    let message = format!("`{}` became shorter while it was packed", lossy(path));
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message).into());
+                }
+                n => left -= n as u64,
+            }
+        }
+        Ok(blocks.write_all(&[0; RECORD][..padding(size)])?)
     }
 }
 
 /// How many zeros follow a file of `size` bytes in an archive.
 pub(crate) fn padding(size: u64) -> usize {
-    usize::try_from(size.next_multiple_of(512) - size).expect("less than a block")
+    usize::try_from(size.next_multiple_of(RECORD as u64) - size).expect("less than a record")
 }
 
 /// The headers of an entry whose file has `size` bytes; `epoch` is its time if it has none of its own.
@@ -286,33 +316,6 @@ fn as_path(bytes: &[u8]) -> &Path {
 
 fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
-}
-
-/// Bytes read to the size their header promised: fewer of them would shift every later header.
-struct Exact<'a> {
-    data: &'a mut dyn Read,
-    left: u64,
-    cancel: &'a Cancel,
-    path: &'a [u8],
-}
-
-impl Read for Exact<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("interrupted"));
-        }
-        if self.left == 0 {
-            return Ok(0);
-        }
-        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let n = self.data.read(&mut buffer[..wanted])?;
-        if n == 0 {
-            let message = format!("`{}` became shorter while it was packed", lossy(self.path));
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-        }
-        self.left -= n as u64;
-        Ok(n)
-    }
 }
 
 #[cfg(test)]

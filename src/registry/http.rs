@@ -1,13 +1,13 @@
 //! Requests: sent, retried, redirected, held to time limits, and never with our credentials to somebody else.
 
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use reqwest::blocking::{ClientBuilder, RequestBuilder, Response};
+use reqwest::blocking::{ClientBuilder, RequestBuilder};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
 };
@@ -17,7 +17,8 @@ use super::Error;
 use super::client::{Client, guard, header};
 use super::hosts::{plain, same_origin, without_queries};
 use super::stream::{FileBody, Traffic};
-use crate::step::{Level, because, human};
+use crate::answer::{self, Heard};
+use crate::step::{Level, human};
 
 /// How often a waiting request looks whether it should stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -307,22 +308,20 @@ impl Client {
         exchanged.map(|()| answer)
     }
 
-    /// Has the request sent and its answer read by a thread of its own, so that a silent registry can be left.
+    /// Has the request sent and takes its answer.
     fn exchange(
         &self,
         call: &Call<'_>,
         request: RequestBuilder,
-        traffic: &Arc<Traffic>,
+        traffic: &Traffic,
         sink: &mut Option<&mut dyn Sink>,
         answer: &mut Answer,
     ) -> Result<(), Stumble> {
-        let (sender, receiver) = sync_channel(16);
-        let theirs = Arc::clone(traffic);
-        std::thread::spawn(move || converse(request, &sender, &theirs));
-        let (mut taken, mut has_head) = (false, false);
+        let heard = answer::listen(request);
+        let (mut taken, mut has_head, mut received) = (false, false, 0);
         let mut window = (Instant::now(), 0);
         loop {
-            match receiver.recv_timeout(TICK) {
+            match heard.recv_timeout(TICK) {
                 Ok(Heard::Head(status, headers)) => {
                     has_head = true;
                     if let Some(sink) = sink {
@@ -335,19 +334,20 @@ impl Client {
                     }
                     (answer.status, answer.headers) = (status, headers);
                 }
-                Ok(Heard::Bytes(bytes)) => match sink {
-                    Some(sink) if taken => sink.bytes(&bytes)?,
-                    _ => {
-                        answer.body.extend(bytes);
-                        if answer.body.len() as u64 > call.limit {
-                            if answer.status.is_success() {
-                                return Err(too_large(call).into());
-                            }
-                            // Enough of a complaint.
-                            return Ok(());
-                        }
+                Ok(Heard::Bytes(bytes)) => {
+                    received += bytes.len() as u64;
+                    match sink {
+                        Some(sink) if taken => sink.bytes(&bytes)?,
+                        _ => answer.body.extend(bytes),
                     }
-                },
+                    if answer.body.len() as u64 > call.limit {
+                        if answer.status.is_success() {
+                            return Err(too_large(call).into());
+                        }
+                        // Enough of a complaint.
+                        return Ok(());
+                    }
+                }
                 Ok(Heard::End) => return Ok(()),
                 Ok(Heard::Broken(reason)) => return Err(self.broken(&reason, call)),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -360,7 +360,7 @@ impl Client {
             if self.is_over() {
                 return Err(Error::Cancelled.into());
             }
-            let moved = sent + traffic.received.load(Ordering::Relaxed);
+            let moved = sent + received;
             // Whoever has just taken a large blob may need a while to put it away.
             let is_digesting = !has_head && sent > 0 && sent == call.body.len();
             let stall = if is_digesting { 5 * self.patience.stall } else { self.patience.stall };
@@ -416,39 +416,6 @@ fn jittered(pause: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let random = RandomState::new().build_hasher().finish() % 1000;
     pause / 2 + pause / 2 * u32::try_from(random).unwrap_or_default() / 1000
-}
-
-/// What the connection's thread tells.
-enum Heard {
-    Head(StatusCode, HeaderMap),
-    Bytes(Vec<u8>),
-    End,
-    Broken(String),
-}
-
-/// Sends the request and reads the answer, until it ends or nobody listens any more.
-fn converse(request: RequestBuilder, sender: &SyncSender<Heard>, traffic: &Traffic) {
-    let mut response: Response = match request.send() {
-        Ok(response) => response,
-        Err(error) => return drop(sender.send(Heard::Broken(because(&error.without_url())))),
-    };
-    let mut next = Heard::Head(response.status(), response.headers().clone());
-    loop {
-        let last = matches!(next, Heard::End | Heard::Broken(_));
-        if sender.send(next).is_err() || last {
-            return;
-        }
-        let mut buffer = vec![0; 1 << 17];
-        next = match response.read(&mut buffer) {
-            Ok(0) => Heard::End,
-            Ok(n) => {
-                traffic.received.fetch_add(n as u64, Ordering::Relaxed);
-                buffer.truncate(n);
-                Heard::Bytes(buffer)
-            }
-            Err(error) => Heard::Broken(because(&error)),
-        };
-    }
 }
 
 #[cfg(test)]

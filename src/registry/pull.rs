@@ -22,6 +22,9 @@ pub struct Pulled {
 }
 
 /// Pulls an image, all its platforms or the one for `arch`, into a layout.
+///
+/// Where a pull fails, the blobs that have come whole stay in the layout without a name, for a second try to find. Nothing
+/// else takes them away: blobs that no image refers to may be somebody else's, about to get their name.
 pub fn pull(
     reference: &Reference,
     arch: Option<Arch>,

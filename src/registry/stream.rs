@@ -18,8 +18,6 @@ use crate::step::hex;
 pub(super) struct Traffic {
     /// Bytes of the request's body.
     pub(super) sent: AtomicU64,
-    /// Bytes of the answer's body.
-    pub(super) received: AtomicU64,
     /// Nobody waits for the answer any more.
     pub(super) left: AtomicBool,
     /// What the file has turned out to be instead.

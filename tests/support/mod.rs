@@ -4,6 +4,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod containerd;
+pub(crate) mod docker;
 pub(crate) mod forge;
 pub(crate) mod images;
 pub(crate) mod layout;
@@ -12,6 +13,7 @@ pub(crate) mod node;
 pub(crate) mod real;
 pub(crate) mod registry;
 pub(crate) mod source;
+pub(crate) mod unpacked;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
 
 use flate2::read::MultiGzDecoder;
 use proptest::prelude::*;
@@ -254,15 +255,16 @@ proptest! {
 }
 
 /// Takes the beginning of a stream and refuses the rest.
-#[derive(Default)]
-struct Beginning(Vec<u8>);
+#[derive(Default, Clone)]
+struct Beginning(Arc<Mutex<Vec<u8>>>);
 
-impl Write for &mut Beginning {
+impl Write for Beginning {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() > 1 << 16 {
+        let mut taken = self.0.lock().unwrap();
+        if taken.len() > 1 << 12 {
             return Err(io::Error::other("enough"));
         }
-        self.0.extend_from_slice(bytes);
+        taken.extend_from_slice(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -276,18 +278,30 @@ fn a_file_above_8_gib_has_its_size_in_both_ways_and_is_not_read_into_memory() {
     for (size, is_large) in [((1 << 33) - 1, false), (1 << 33, true), (9_876_543_210, true)] {
         let sparse = dir.path().join("sparse");
         File::create(&sparse).unwrap().set_len(size).unwrap();
-        let mut beginning = Beginning::default();
-        let builder = tar::Builder::new(&mut beginning);
+        let beginning = Beginning::default();
+        let builder = tar::Builder::new(BlockWriter::new(beginning.clone(), Compression::Gzip, 2));
         let mut archive = Writer { builder, epoch: EPOCH, cancel: Cancel::default() };
-        let error = archive.append(&Entry::file("disk.img", &sparse)).unwrap_err();
-        assert_eq!(error.to_string(), "enough");
-        drop(archive);
-        let mut archive = tar::Archive::new(&beginning.0[..]);
+        archive.append(&Entry::file("disk.img", &sparse)).unwrap_err();
+        let bytes = beginning.0.lock().unwrap();
+        let mut archive = tar::Archive::new(MultiGzDecoder::new(&bytes[..]));
         let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
         assert_eq!((entry.size(), entry.header().entry_size().unwrap()), (size, size));
         let records = entry.pax_extensions().unwrap().into_iter().flatten();
         let records: Vec<_> = records.map(|record| record.unwrap().value().unwrap().to_owned()).collect();
         assert_eq!(records, if is_large { vec![size.to_string()] } else { Vec::new() });
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_as_such_and_not_as_its_consequences() {
+    let dir = tempfile::tempdir().unwrap();
+    let sparse = dir.path().join("sparse");
+    for size in [1_u64, 3 << 20, 64 << 20] {
+        File::create(&sparse).unwrap().set_len(size).unwrap();
+        let entries = vec![Entry::file("disk.img", &sparse)];
+        let error = write(entries, 0, Path::new("/dev/full"), gzip(2), &silent()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("cannot write `/dev/full`") && error.contains("No space left"), "{error}");
     }
 }
 

@@ -1,0 +1,69 @@
+//! Packing takes at most 64 MiB, whatever the size of a layer.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
+mod support;
+
+use std::io::Write;
+use std::process::Command;
+use std::sync::Arc;
+
+use imgbuild::oci::layer::{self, Entry, Packing};
+use imgbuild::step::{Cancel, Level, Progress, Reporter, Unit, Watch};
+
+struct Silent;
+
+impl Reporter for Silent {
+    fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
+        Box::new(Self)
+    }
+    fn note(&self, _: Level, _: &str) {}
+}
+
+impl Progress for Silent {
+    fn set(&self, _: u64) {}
+    fn finish(&self, _: &str) {}
+}
+
+/// The most memory that this process has had, in bytes.
+fn peak() -> u64 {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// Packs the same 70 MiB twice.
+fn pack(compression: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let mut file = fs_err::File::create(&source).unwrap();
+    // What does not get smaller takes the most.
+    let block = support::noise(1, 1 << 20);
+    for _ in 0..70 {
+        file.write_all(&block).unwrap();
+    }
+    let watch = Watch { reporter: Arc::new(Silent), cancel: Cancel::default() };
+    for layer in ["one", "two"] {
+        // More processors than any thread is made for.
+        let packing = Packing { compression: compression.parse().unwrap(), threads: 64 };
+        let target = dir.path().join(layer);
+        let packed = layer::write(vec![Entry::file("file", &source)], 0, &target, packing, &watch).unwrap();
+        assert!(packed.size > 70 << 20, "{packed:?}");
+    }
+    let peak = peak();
+    assert!(peak < 64 << 20, "{compression}: {peak}");
+}
+
+#[test]
+fn packing_takes_at_most_64_mib_whatever_the_size_and_the_compression() {
+    const COMPRESSION: &str = "IMGBUILD_TEST_COMPRESSION";
+    if let Ok(compression) = std::env::var(COMPRESSION) {
+        return pack(&compression);
+    }
+    // Of each number of threads the highest level; each in a process of its own, whose peak it is.
+    for compression in ["gzip", "zstd:6", "zstd:8", "zstd:12", "zstd:22"] {
+        let mut this = Command::new(std::env::current_exe().unwrap());
+        let output = this.args(["--nocapture"]).env(COMPRESSION, compression).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
