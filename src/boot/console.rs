@@ -231,7 +231,15 @@ impl Console {
 
 /// A line without its escape sequences, which have no business on our terminal.
 fn plain(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().filter(|c| *c == '\t' || !c.is_control()).collect()
+    let text = String::from_utf8_lossy(line);
+    let mut parts = text.split("\x1b[");
+    let mut line = parts.next().unwrap_or_default().to_owned();
+    // Colours and cursors: digits and semicolons up to a letter.
+    parts.for_each(|part| {
+        line += part.trim_start_matches(|c: char| matches!(c, '0'..='?')).get(1..).unwrap_or("")
+    });
+    line.retain(|c| c == '\t' || !c.is_control());
+    line
 }
 
 #[cfg(test)]
@@ -356,9 +364,9 @@ mod tests {
 
     #[test]
     fn the_tail_is_short_and_plain() {
-        let text = "\x1b[1mline\x1b[0m \u{fffd}\n\r\n".repeat(100);
+        let text = "\x1b[0;1;39mline\x1b[0m \u{fffd}\x1b\n\r\n\x1b[K\n".repeat(100);
         let tail = console(&text).tail();
         assert_eq!(tail.lines().count(), TAIL);
-        assert_eq!(tail.lines().last(), Some("[1mline[0m \u{fffd}"));
+        assert_eq!(tail.lines().last(), Some("line \u{fffd}"));
     }
 }

@@ -209,8 +209,8 @@ impl Diagnose for Error {
                     .into(),
             ),
             Self::TimedOut { asked: Some(asked), reached_init: true, .. } if asked.is_empty() => Some(
-                "the guest never asked for its metadata at 169.254.169.254: VIRTIO_NET must be y, networkd enabled and cloud-init's \
-                 NoCloud among the root's datasources; or give it more time, with `--timeout`"
+                "the guest has not asked for its metadata at 169.254.169.254: give it more time, with `--timeout`, or see that \
+                 VIRTIO_NET is y, networkd enabled, and NoCloud among its cloud-init's datasources"
                     .into(),
             ),
             Self::TimedOut { .. } => Some("give a slow host more time, with `--timeout`".into()),

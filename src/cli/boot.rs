@@ -112,9 +112,6 @@ impl Boot {
             message: "one guest has one architecture".into(),
             hint: format!("name it: `--arch {}` or `--arch {}`", Arch::X86_64, Arch::Arm64),
         })?;
-        if let Some(file) = &self.user_data {
-            fs_err::metadata(file)?;
-        }
         let (memory, timeout) = if self.root.is_some() { (1024, 600) } else { (256, 120) };
         let request = Request {
             arch,
@@ -171,7 +168,15 @@ impl Boot {
         context: &Context,
     ) -> Result<(), Failure> {
         let wish = self.expect.clone().map_or(Wish::Account, Wish::Text);
-        let node = Node { request, user_data: self.user_data.clone(), wish };
+        let read = |file| {
+            fs_err::read(file).map_err(|error| Failure::Usage {
+                message: format!("the user data cannot be read: {error}"),
+                hint: "`--user-data` names a file that cloud-init understands, such as a `#cloud-config`"
+                    .into(),
+            })
+        };
+        let user_data = self.user_data.as_ref().map(read).transpose()?;
+        let node = Node { request, user_data, wish };
         if self.interactive {
             context.printer.clear();
             return Ok(plan::boot::converse(parts, root, node, store, &context.watch)?);

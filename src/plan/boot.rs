@@ -230,6 +230,8 @@ fn node_files(
     }
     drop(tree);
     let files = files(parts, node.request, store, watch)?;
+    // Before the disks, which take a while.
+    node::fits(&files.request, watch)?;
     disk(root, &image, &files.scratch().join(node::ROOT_DISK), watch)?;
     if let Some(name) = &files.modules {
         let part = Part { image: Some(name), ..parts.modules.unwrap_or(parts.kernel) };
@@ -266,7 +268,7 @@ fn pick(part: Part<'_>, arch: Arch) -> Result<Image, Error> {
                 || format!("root volume for {arch}"),
                 |name| format!("image `{name}` for {arch}"),
             );
-            let found = meant.iter().map(|image| format!("{} ({})", image.name, image.platform())).collect();
+            let found = images.iter().map(|image| format!("{} ({})", image.name, image.platform())).collect();
             Err(oci::Error::NoImage { path: part.place.into(), wanted, found }.into())
         }
         (Some(_), Some(_)) => {

@@ -33,7 +33,7 @@ pub struct Node {
     /// Kernel, modules and limits.
     pub request: Request,
     /// The user's own data for cloud-init.
-    pub user_data: Option<PathBuf>,
+    pub user_data: Option<Vec<u8>>,
     /// How far it is to come.
     pub wish: Wish,
 }
@@ -80,11 +80,16 @@ pub fn requirements(arch: Arch) -> Vec<Tool> {
     super::requirements(arch).into_iter().take(1).collect()
 }
 
+/// Fails where kernel, modules and this host do not fit together; the disks need not be there yet.
+pub fn fits(request: &Request, watch: &Watch) -> Result<(), Error> {
+    prepare(request, watch).map(drop)
+}
+
 /// Boots the root volume in `work` and waits until it comes as far as it should.
 pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
     let request = &node.request;
     let (kernel, release) = prepare(request, watch)?;
-    let guest = guest(node, &kernel, release.as_deref(), work)?;
+    let guest = guest(node, &kernel, release.as_deref(), work);
     let (accelerator, accelerator_reason, run) = run(&guest, request.accelerator, watch)?;
     judge(&run, node)?;
     let account = run.console.account().filter(|_| node.wish == Wish::Account).cloned();
@@ -111,7 +116,7 @@ pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
 /// Boots the root volume in `work` with the user's terminal as its console.
 pub fn converse(node: &Node, work: &Path, watch: &Watch) -> Result<(), Error> {
     let (kernel, release) = prepare(&node.request, watch)?;
-    let guest = guest(node, &kernel, release.as_deref(), work)?;
+    let guest = guest(node, &kernel, release.as_deref(), work);
     let accelerator = match (node.request.accelerator, kvm_obstacle(node.request.arch)) {
         (Accelerator::Kvm, Some(why)) => return Err(Error::Kvm { why, console: String::new() }),
         (Accelerator::Tcg, _) | (Accelerator::Auto, Some(_)) => Accelerator::Tcg,
@@ -133,18 +138,12 @@ fn prepare(request: &Request, watch: &Watch) -> Result<(PathBuf, Option<String>)
     Ok((kernel, volume.map(|volume| volume.version)))
 }
 
-fn guest<'g>(
-    node: &Node,
-    kernel: &'g Path,
-    release: Option<&str>,
-    work: &'g Path,
-) -> Result<Guest<'g>, Error> {
+fn guest<'g>(node: &Node, kernel: &'g Path, release: Option<&str>, work: &'g Path) -> Guest<'g> {
     let request = &node.request;
-    let users = node.user_data.as_ref().map(fs_err::read).transpose()?;
     let report = report(&request.load);
     // Without the RSA key, whose making takes longer than all the rest of a boot under TCG.
     let quick = Part { name: "quick.cfg", content: b"#cloud-config\nssh_genkeytypes: [ed25519]\n" };
-    let users = users.as_ref().map(|content| Part { name: "user-data", content });
+    let users = node.user_data.as_ref().map(|content| Part { name: "user-data", content });
     let mut parts = vec![users.unwrap_or(quick)];
     let goal = match &node.wish {
         Wish::Account => {
@@ -154,7 +153,7 @@ fn guest<'g>(
         Wish::Text(text) => Goal::Text(text.clone()),
     };
     let modules = release.map(|_| Disk { file: MODULES_DISK, is_read_only: false });
-    Ok(Guest {
+    Guest {
         arch: request.arch,
         kernel,
         work,
@@ -165,7 +164,7 @@ fn guest<'g>(
         parameters: format!("root=/dev/vda rw {}", seed::parameters()),
         seed: Some(Seed::new(release, &parts)),
         goal,
-    })
+    }
 }
 
 /// The program that gives the account, with the modules it shall load.
