@@ -254,6 +254,7 @@ impl Plan {
         label("io.imgbuild.os.recipe", &recipe.name);
         label("io.imgbuild.os.version", &recipe.version);
         node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.version", &set.version)));
+        node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.pause", &set.pause)));
         labels
     }
 
