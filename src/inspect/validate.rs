@@ -189,8 +189,9 @@ impl Faults<'_> {
             return Ok(());
         };
         let layers = image.manifest.layers();
-        let (kubernetes, pause) = (image.label(node::KUBERNETES), image.label(node::PAUSE));
-        match node::check(&Volume { source, layers, arch, kubernetes, pause }, cancel) {
+        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone());
+        let labels = labels.unwrap_or_default().into_iter().collect();
+        match node::check(&Volume { source, layers, arch, labels: &labels }, cancel) {
             Ok(report) => {
                 let (name, platform) = (Some(image.name.clone()), Some(image.platform()));
                 let named = |finding| Finding { image: name.clone(), platform: platform.clone(), ..finding };

@@ -63,12 +63,11 @@ impl Content {
     pub(super) fn read(volume: &Volume<'_>, cancel: &Cancel) -> Result<Self, Error> {
         let copies = TempDir::with_prefix("imgbuild-node-")?;
         let mut facts = HashMap::new();
-        let is_node = volume.kubernetes.is_some();
         let root =
             Root::read_and_show(volume.source, volume.layers, cancel, &mut |origin, member, bytes| {
                 if member.kind.is_file() {
                     let path = normal(&member.path);
-                    let copy = (is_node && is_run(&path))
+                    let copy = is_run(volume, &path)
                         .then(|| copies.path().join(format!("{}-{}", origin.0, origin.1)));
                     facts.insert(origin, Facts::read(&path, member.size, copy, bytes)?);
                 }
@@ -261,7 +260,9 @@ fn is_text(path: &[u8]) -> bool {
 }
 
 /// Whether it may be a program that is run for its version.
-fn is_run(path: &[u8]) -> bool {
+fn is_run(volume: &Volume<'_>, path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    super::run::PROGRAMS.iter().any(|program| program.as_bytes() == name)
+    super::run::PROGRAMS
+        .iter()
+        .any(|(program, label)| program.as_bytes() == name && volume.label(label).is_some())
 }

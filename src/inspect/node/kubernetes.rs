@@ -32,13 +32,13 @@ pub(super) fn check(volume: &Volume<'_>, content: &Content, database: &Database,
         content.program("containerd").is_some_and(|program| !database.owns(&program.path.to_string()));
     match content.text(CONFIG) {
         Some(text) => containerd(volume, &text, is_release, report),
-        None if volume.kubernetes.is_some() => report.at(
+        None if volume.kubernetes().is_some() => report.at(
             &CONFIG,
             "there is none, and containerd's own default is another cgroup driver than kubelet's: write one with SystemdCgroup = true",
         ),
         None => {}
     }
-    if let Some(version) = volume.kubernetes {
+    if let Some(version) = volume.kubernetes() {
         flags(version, content, report);
     }
 }
@@ -50,7 +50,7 @@ fn containerd(volume: &Volume<'_>, text: &str, is_release: bool, report: &mut Re
             return report.at(&CONFIG, format!("containerd does not start with it: {}", error.message()));
         }
     };
-    if volume.kubernetes.is_none() && !is_release {
+    if volume.kubernetes().is_none() && !is_release {
         return;
     }
     // Version 2 of the configuration, and version 3 with containerd 2.
@@ -68,7 +68,7 @@ fn containerd(volume: &Volume<'_>, text: &str, is_release: bool, report: &mut Re
     let sandbox = plugin(old, &["sandbox_image"])
         .or_else(|| plugin("io.containerd.cri.v1.images", &["pinned_images", "sandbox"]))
         .and_then(Value::as_str);
-    match (sandbox, volume.pause) {
+    match (sandbox, volume.label(super::PAUSE)) {
         (None, wanted) => {
             let wanted = wanted.unwrap_or("registry.k8s.io/pause:…, as this version's kubeadm has it");
             report.at(

@@ -20,14 +20,15 @@ use oci_spec::image::Descriptor;
 
 use super::{Error, Finding};
 use crate::arch::Arch;
+use crate::oci::image::Labels;
 use crate::oci::source::Source;
 use crate::step::Cancel;
 use content::Content;
 
 /// The label that names the Kubernetes version of a node.
-pub const KUBERNETES: &str = "io.imgbuild.kubernetes.version";
-/// The label that names the sandbox image which that version's kubeadm means.
-pub const PAUSE: &str = "io.imgbuild.kubernetes.pause";
+const KUBERNETES: &str = "io.imgbuild.kubernetes.version";
+/// The label that names the sandbox image which that version's kubeadm means, where it is known.
+const PAUSE: &str = "io.imgbuild.kubernetes.pause";
 
 /// An image that is a root volume, for one platform.
 #[derive(Clone, Copy)]
@@ -38,10 +39,19 @@ pub struct Volume<'v> {
     pub layers: &'v [Descriptor],
     /// What its programs run on.
     pub arch: Arch,
+    /// The labels of its configuration: the versions that it was asked to have.
+    pub labels: &'v Labels,
+}
+
+impl<'v> Volume<'v> {
+    fn label(&self, name: &str) -> Option<&'v str> {
+        self.labels.get(name).map(String::as_str)
+    }
+
     /// The Kubernetes version it was asked to have, `1.22.8`; none for a system without Kubernetes.
-    pub kubernetes: Option<&'v str>,
-    /// The sandbox image that containerd must be told of, if that is known.
-    pub pause: Option<&'v str>,
+    fn kubernetes(&self) -> Option<&'v str> {
+        self.label(KUBERNETES)
+    }
 }
 
 /// What became of the checks.
@@ -91,8 +101,6 @@ pub fn check(volume: &Volume<'_>, cancel: &Cancel) -> Result<Report, Error> {
     ownership::check(&content, &database, &mut report);
     units::check(volume, &content, &mut report);
     kubernetes::check(volume, &content, &database, &mut report);
-    if let Some(version) = volume.kubernetes {
-        run::check(volume, version, &content, &mut report, cancel)?;
-    }
+    run::check(volume, &content, &mut report, cancel)?;
     Ok(report)
 }

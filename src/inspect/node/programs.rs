@@ -22,7 +22,7 @@ const CONTAINERD: [(&str, &str); 4] = [
     ("ctr", "CAPMVM's templates call it"),
 ];
 /// What kubeadm's preflight and CAPMVM's templates call.
-const KUBERNETES: [(&str, &str); 15] = [
+const KUBERNETES: [(&str, &str); 13] = [
     ("kubelet", "the node is run by it"),
     ("kubeadm", "cloud-init joins the cluster with it"),
     ("kubectl", "kubeadm's users call it"),
@@ -36,8 +36,6 @@ const KUBERNETES: [(&str, &str); 15] = [
     ("tc", "kubeadm warns without it"),
     ("touch", "kubeadm warns without it"),
     ("jq", "CAPMVM's templates call it"),
-    ("swapon", "kubeadm asks for swap with it"),
-    ("sysctl", "nodes are tuned with it"),
 ];
 /// Where network plugins lie.
 const PLUGINS: &str = "opt/cni/bin";
@@ -47,7 +45,7 @@ const FOREIGN: [&str; 7] =
 
 /// Checks what is called, and all that is there to be called.
 pub(super) fn check(volume: &Volume<'_>, content: &Content, report: &mut Report) {
-    let is_node = volume.kubernetes.is_some();
+    let is_node = volume.kubernetes().is_some();
     let mut called: Vec<_> = ANY.into();
     if is_node || content.program("containerd").is_some() {
         called.extend(CONTAINERD);

@@ -1,4 +1,4 @@
-//! The Kubernetes programs asked for their versions: run shut in, with nothing of the volume but what they load.
+//! Programs asked for the versions that labels say they have: run shut in, with nothing of the volume but what they load.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -14,22 +14,28 @@ use crate::oci;
 use crate::sandbox::{self, PROGRAM, Sandbox};
 use crate::step::Cancel;
 
-/// What is run.
-pub(super) const PROGRAMS: [&str; 3] = ["kubelet", "kubeadm", "kubectl"];
+/// What is run, and the label that has the version it should be.
+pub(super) const PROGRAMS: [(&str, &str); 5] = [
+    ("kubelet", super::KUBERNETES),
+    ("kubeadm", super::KUBERNETES),
+    ("kubectl", super::KUBERNETES),
+    ("containerd", "io.imgbuild.containerd.version"),
+    ("runc", "io.imgbuild.runc.version"),
+];
 /// How long a program may take to say its version, emulated and on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the emulator is inside: a directory of the sandbox's own.
 const EMULATOR: &str = "/tmp/emulator";
 
-/// Checks that the programs have the version that the image was asked for.
+/// Checks that the programs have the versions that the image was asked for.
 pub(super) fn check(
     volume: &Volume<'_>,
-    version: &str,
     content: &Content,
     report: &mut Report,
     cancel: &Cancel,
 ) -> Result<(), Error> {
-    for name in PROGRAMS {
+    for (name, label) in PROGRAMS {
+        let Some(version) = volume.label(label) else { continue };
         // That it is missing, or for another machine, is told already.
         let Some(program) = content.program(name) else { continue };
         if content.elf(program.inode).is_some_and(|elf| elf.arch != Some(content.arch)) {
@@ -38,7 +44,6 @@ pub(super) fn check(
         match ask(name, &program, volume, content, cancel)? {
             Ok(found) if found.trim_start_matches('v') == version.trim_start_matches('v') => {}
             Ok(found) => {
-                let label = super::KUBERNETES;
                 report.at(&program.path, format!("it is {name} {found}, the label {label} says {version}"));
             }
             Err(Mute::Host(why)) => {
@@ -88,9 +93,9 @@ fn ask(
         words.insert(0, EMULATOR.into());
     }
     let arguments: &[&str] = match name {
-        "kubelet" => &["--version"],
         "kubeadm" => &["version", "--output=json"],
-        _ => &["version", "--client", "--output=json"],
+        "kubectl" => &["version", "--client", "--output=json"],
+        _ => &["--version"],
     };
     words.extend(arguments.iter().map(OsString::from));
     let command = sandbox.command(words.remove(0)).args(words);
@@ -180,17 +185,16 @@ fn run(command: sandbox::Command, cancel: &Cancel) -> Result<Result<Vec<u8>, Mut
     }))
 }
 
-/// The version in what a program printed: a JSON document's `gitVersion`, or the last word of a line.
+/// The version in what a program printed: a JSON document's `gitVersion`, or the first word that looks like one.
 fn told(output: &str) -> Option<String> {
     let json: Option<Value> = serde_json::from_str(output).ok();
-    let git = json.as_ref().and_then(|json| {
-        let version = |field: &str| json.get(field)?.get("gitVersion")?.as_str();
-        version("clientVersion")
-    });
-    let word = || output.lines().next()?.split_whitespace().last();
-    let found = git.or_else(word)?;
-    let is_version = found.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
-    is_version.then(|| found.to_owned())
+    let git = json.as_ref().and_then(|json| json.get("clientVersion")?.get("gitVersion")?.as_str());
+    let is_version = |word: &&str| {
+        let word = word.trim_start_matches('v');
+        word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.')
+    };
+    let word = || output.lines().next()?.split_whitespace().find(is_version);
+    git.or_else(word).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -200,7 +204,8 @@ mod tests {
     #[test]
     fn a_version_is_found_in_what_is_printed() {
         let json = r#"{"clientVersion": {"major": "1", "gitVersion": "v1.22.8"}}"#;
-        for output in [json, "Kubernetes v1.22.8\n", "v1.22.8"] {
+        let containerd = "containerd github.com/containerd/containerd v1.22.8 1e5ef943eb";
+        for output in [json, "Kubernetes v1.22.8\n", "v1.22.8", containerd] {
             assert_eq!(told(output).as_deref(), Some("v1.22.8"), "{output}");
         }
         for output in ["", "{}", "no version\n", r#"{"clientVersion": 1}"#] {

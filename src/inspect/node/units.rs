@@ -32,7 +32,7 @@ pub(super) fn check(volume: &Volume<'_>, content: &Content, report: &mut Report)
     let mut enabled = Vec::new();
     for dir in DIRS {
         for (name, _) in content.names(dir) {
-            if !name.ends_with(".wants") && !name.ends_with(".requires") {
+            if !matches!(name.rsplit_once('.'), Some((_, "wants" | "requires"))) {
                 continue;
             }
             for (unit, inode) in content.names(format!("{dir}/{name}")) {
@@ -48,7 +48,7 @@ pub(super) fn check(volume: &Volume<'_>, content: &Content, report: &mut Report)
             }
         }
     }
-    let is_node = volume.kubernetes.is_some();
+    let is_node = volume.kubernetes().is_some();
     let needed = [
         ("kubelet.service", is_node, "nothing starts the node's kubelet"),
         ("containerd.service", is_node, "nothing starts the node's container runtime"),
