@@ -1,6 +1,6 @@
 //! `imgbuild kernel`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -9,12 +9,10 @@ use super::push::{Destination, lines};
 use super::{Context, Failure, Format};
 use crate::digests::Verdict;
 use crate::oci::compression::Compression;
-use crate::oci::layout::Layout;
 use crate::plan::digests;
-use crate::plan::kernel::{Built, Flavour, Plan, Request};
+use crate::plan::images::Built;
+use crate::plan::kernel::{Flavour, Plan, Request};
 use crate::recipe::Catalogue;
-use crate::registry::Pushed;
-use crate::registry::reference::Prefix;
 use crate::step::human;
 use crate::version::Version;
 
@@ -60,13 +58,17 @@ impl Selection {
         let fits = |version: &&Version| series.contains(&version.series());
         let versions: Vec<Version> = self.versions.iter().filter(fits).cloned().collect();
         let lock = context.admit(lock, &versions, &catalogue, &mirrors, self.locked)?;
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or_else(processors, usize::from);
         let (versions, arches, toolchain) =
             (self.versions.clone(), self.arch.clone(), self.toolchain.clone());
         let request = Request { versions, arches, flavour, toolchain };
         Ok(Plan::new(&request, &catalogue, lock, mirrors, jobs, &context.watch)?)
     }
+}
+
+/// How many processors there are.
+pub(super) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// How images are packed: shared by the commands that build some, and by those that tell how.
@@ -123,12 +125,20 @@ impl Kernel {
         let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
         let locked = self.selection.locked;
         let images = plan.run(&context.store()?, &self.output, &recorded, locked, &context.watch)?;
-        let pushed = prefix.map(|prefix| self.pushed(&prefix, &images, context)).transpose()?;
+        let pushed = match &prefix {
+            Some(prefix) => Some(self.destination.push_built(&self.output, prefix, &images, context)?),
+            None => None,
+        };
+        let next = format!("imgbuild boot {}", self.output.display());
         match (self.format, pushed) {
-            (Format::Text, None) => context.print(&self.result(&images)),
-            (Format::Text, Some(pushed)) => {
-                context.print(&format!("{}\npushed:\n{}", self.result(&images), lines(&pushed)))
+            (Format::Text, None) => {
+                context.print(&result(&images, self.packing.compression, &self.output, &next))
             }
+            (Format::Text, Some(pushed)) => context.print(&format!(
+                "{}\npushed:\n{}",
+                result(&images, self.packing.compression, &self.output, &next),
+                lines(&pushed)
+            )),
             (Format::Json, pushed) => {
                 let mut result = json!({ "layout": self.output, "images": images });
                 pushed.into_iter().for_each(|pushed| result["pushed"] = json!(pushed));
@@ -136,37 +146,26 @@ impl Kernel {
             }
         }
     }
+}
 
-    /// Pushes what was built, and no other image of the layout.
-    fn pushed(&self, prefix: &Prefix, built: &[Built], context: &Context) -> Result<Vec<Pushed>, Failure> {
-        let layout = Layout::open(&self.output)?;
-        let mut images = Vec::new();
-        for (name, root) in layout.names()? {
-            if built.iter().any(|built| built.name == name && root.digest().as_ref() == built.digest) {
-                images.push((root, prefix.join(&name)?));
-            }
+/// What was built, for people, and what to do next.
+pub(super) fn result(images: &[Built], compression: Compression, output: &Path, next: &str) -> String {
+    let mut text = String::new();
+    for image in images {
+        text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
+        for platform in &image.platforms {
+            let recorded = match platform.recorded {
+                Verdict::Same => "as recorded",
+                Verdict::None if compression != Compression::Gzip => {
+                    "not compared: digests are recorded for gzip"
+                }
+                Verdict::None => "no digest recorded to compare with",
+                Verdict::Differs { .. } => "NOT as recorded",
+            };
+            let size = human(platform.size);
+            text += &format!("  {:<7} {}  {size}  {recorded}\n", platform.architecture, platform.digest);
         }
-        self.destination.push(&layout, images, context)
     }
-
-    fn result(&self, images: &[Built]) -> String {
-        let mut text = String::new();
-        for image in images {
-            text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
-            for platform in &image.platforms {
-                let recorded = match platform.recorded {
-                    Verdict::Same => "as recorded",
-                    Verdict::None if self.packing.compression != Compression::Gzip => {
-                        "not compared: digests are recorded for gzip"
-                    }
-                    Verdict::None => "no digest recorded to compare with",
-                    Verdict::Differs { .. } => "NOT as recorded",
-                };
-                let size = human(platform.size);
-                text += &format!("  {:<7} {}  {size}  {recorded}\n", platform.architecture, platform.digest);
-            }
-        }
-        let dir = self.output.display();
-        text + &format!("\nwritten to `{dir}`, an OCI layout; next: imgbuild boot {dir}\n")
-    }
+    let dir = output.display();
+    text + &format!("\nwritten to `{dir}`, an OCI layout; next: {next}\n")
 }

@@ -9,10 +9,14 @@ use super::{Context, Failure};
 use crate::document::list;
 use crate::fetch::kernel_org::{KernelOrg, PLACE};
 use crate::fetch::mirror::Mirrors;
+use crate::lock::trees::TreePin;
 use crate::lock::{Lock, SourceList};
+use crate::oci::compression::Compression;
+use crate::oci::layer::Packing;
 use crate::plan::lock::{Entry, Error, Series, admit, keyring, survey, survey_archive, tracked, write};
-use crate::plan::{self, toolchain};
+use crate::plan::{self, os, toolchain};
 use crate::recipe::{Catalogue, ToolchainRecipe, catalogue};
+use crate::rootfs::base::pin_name;
 use crate::tree::drift;
 use crate::version::Version;
 
@@ -23,7 +27,7 @@ use crate::version::Version;
 ///
 /// For an archive of the lock's [[sources]]: verifies its signed list of source packages and adds a newer kernel's.
 ///
-/// For a toolchain: pins the packages that its archive has now, each with version and sha256.
+/// For a toolchain or an OS recipe (`os/NAME`): pins the packages that its archive has now, each with version and sha256.
 ///
 /// Every kernel pin is compared with what is signed; none is ever replaced or removed, and comments are kept.
 #[derive(Debug, Args)]
@@ -32,10 +36,11 @@ Examples:
   imgbuild lock --check           # exit 3: something newer is out, 5: a pin is not what is signed
   imgbuild lock kernel.org --series 5.10
   imgbuild lock debian-12         # accept the packages that the archive has now
+  imgbuild lock os/ubuntu-20.04 --arch all
   imgbuild lock --add kernel 5.10.250
   imgbuild lock --mirror kernel.org=DIRECTORY --mirror kernel.org-releases=DIRECTORY")]
 pub(super) struct LockCommand {
-    /// `kernel.org`, an archive of [[sources]], or a toolchain [default: all that have kernels]
+    /// `kernel.org`, an archive of [[sources]], a toolchain, or os/RECIPE [default: all that have kernels]
     #[arg(value_name = "INPUT")]
     inputs: Vec<String>,
     /// Change nothing; fail if something newer exists or a pin is not what its place signs
@@ -44,6 +49,9 @@ pub(super) struct LockCommand {
     /// Of kernel.org, look at this series alone; may be given more than once
     #[arg(long, value_name = "SERIES")]
     series: Vec<Version>,
+    /// Of an OS recipe, the packages for these architectures [default: the host's]
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<String>,
     /// Pin this very version instead of the newest ones: `--add kernel 5.10.250`
     #[arg(long, num_args = 2, value_names = ["KIND", "VERSION"], conflicts_with_all = ["inputs", "check", "series"])]
     add: Vec<String>,
@@ -54,6 +62,8 @@ enum Input {
     KernelOrg,
     Archive(SourceList),
     Toolchain(Box<ToolchainRecipe>),
+    /// The packages of an OS recipe, by the recipe's name.
+    System(String),
 }
 
 /// What the inputs came to.
@@ -90,6 +100,7 @@ impl LockCommand {
                 Input::KernelOrg => self.kernel_org(&desk, &mut found)?,
                 Input::Archive(list) => archive(&list, &desk, &mut found)?,
                 Input::Toolchain(recipe) => tree(&recipe, &desk, &mut found)?,
+                Input::System(name) => self.system(&name, &desk, &mut found)?,
             }
         }
         let Findings { mut text, newer, entries } = found;
@@ -115,6 +126,7 @@ impl LockCommand {
             return Ok([Input::KernelOrg].into_iter().chain(archives()).collect());
         }
         let toolchains = catalogue.toolchains().map_err(plan::Error::from)?;
+        let systems = catalogue.systems()?;
         let input = |name: &String| {
             if name == PLACE {
                 return Ok(Input::KernelOrg);
@@ -125,10 +137,15 @@ impl LockCommand {
             if let Some(recipe) = toolchains.iter().find(|recipe| recipe.name == *name) {
                 return Ok(Input::Toolchain(Box::new(recipe.clone())));
             }
+            if let Some(system) = systems.iter().find(|system| pin_name(system) == *name) {
+                return Ok(Input::System(system.clone()));
+            }
+            let pins: Vec<_> = systems.iter().map(|system| pin_name(system)).collect();
             let known: Vec<&str> = [PLACE]
                 .into_iter()
                 .chain(lock.sources().iter().map(|list| list.place.as_str()))
                 .chain(toolchains.iter().map(|recipe| recipe.name.as_str()))
+                .chain(pins.iter().map(String::as_str))
                 .collect();
             let message = format!("`{name}` is nothing that can be pinned");
             Err(Failure::Usage { message, hint: format!("there are {}", list(known)) })
@@ -171,6 +188,20 @@ impl LockCommand {
                 );
                 found.entries.push((Entry::from(&verified), told));
             }
+        }
+        Ok(())
+    }
+
+    /// Looks at the packages of an OS recipe.
+    fn system(&self, name: &str, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
+        let Desk { context, catalogue, mirrors, .. } = desk;
+        let store = context.store()?;
+        let packing = Packing { compression: Compression::Gzip, threads: 1 };
+        let (system, lock) = (os::System::Named(name.to_owned()), context.lock(catalogue)?);
+        let plan = os::Plan::new(&system, &[], &self.arch, catalogue, lock, (*mirrors).clone(), packing)?;
+        for arch in &plan.arches {
+            let pin = plan.refresh(*arch, &store, &context.watch)?;
+            packages(pin, plan.base(*arch).pin.as_ref(), found);
         }
         Ok(())
     }
@@ -223,8 +254,14 @@ fn tree(recipe: &ToolchainRecipe, desk: &Desk<'_>, found: &mut Findings) -> Resu
     let inputs = toolchain::Inputs { lock, mirrors, store: &store };
     let tree = toolchain::tree_of(recipe, lock)?;
     let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
+    packages(pin, tree.pin.as_ref(), found);
+    Ok(())
+}
+
+/// Tells how the packages that an archive has now differ from the pinned ones.
+fn packages(pin: TreePin, pinned: Option<&TreePin>, found: &mut Findings) {
     let (name, arch, count) = (&pin.name, pin.arch, pin.packages.len());
-    let moved = tree.pin.as_ref().map(|pinned| drift(&pinned.packages, &pin.packages));
+    let moved = pinned.map(|pinned| drift(&pinned.packages, &pin.packages));
     let verdict = match &moved {
         None => "none is pinned".to_owned(),
         Some(moved) if moved.is_empty() => "all as pinned".into(),
@@ -236,7 +273,6 @@ fn tree(recipe: &ToolchainRecipe, desk: &Desk<'_>, found: &mut Findings) -> Resu
         found.newer.push(format!("the packages of {name} on {arch}: {verdict}"));
         found.entries.push((Entry::Tree(pin.clone()), format!("the {count} packages of {name} on {arch}")));
     }
-    Ok(())
 }
 
 fn agree(pins: usize, place: &str) -> String {

@@ -14,6 +14,7 @@ mod inspect;
 mod kernel;
 mod lock;
 mod login;
+mod os;
 mod place;
 mod plan;
 mod progress;
@@ -82,6 +83,8 @@ struct Global {
 enum Command {
     /// Build a kernel and its modules as two multi-architecture images
     Kernel(kernel::Kernel),
+    /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
+    Os(os::Os),
     /// Tell the steps of a build, what is cached, and why the rest is not
     Plan(plan::PlanCommand),
     /// Resolve and check a kernel configuration, without compiling
@@ -318,6 +321,7 @@ pub fn main() -> ExitCode {
         let context = Context { global: cli.global, settings, watch, printer: printer.clone() };
         match cli.command {
             Command::Kernel(command) => command.run(&context),
+            Command::Os(command) => command.run(&context),
             Command::Plan(command) => command.run(&context),
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),

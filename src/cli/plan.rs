@@ -42,7 +42,11 @@ impl PlanCommand {
 
 /// Prints the outline of a plan.
 pub(super) fn print(plan: &Plan, explain: bool, format: Format, context: &Context) -> Result<(), Failure> {
-    let lines = plan.outline(explain, &context.store()?, &context.watch)?;
+    print_lines(&plan.outline(explain, &context.store()?, &context.watch)?, format, context)
+}
+
+/// Prints the steps of a plan.
+pub(super) fn print_lines(lines: &[Line], format: Format, context: &Context) -> Result<(), Failure> {
     match format {
         Format::Text => context.print(&lines.iter().map(text).collect::<String>()),
         Format::Json => context.print_json(&json!({ "steps": lines })),

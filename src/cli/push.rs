@@ -1,6 +1,6 @@
 //! `imgbuild push`, and where the commands that build push to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Context, Failure, Format};
 use crate::document::list;
 use crate::oci::layout::Layout;
+use crate::plan::images::Built;
 use crate::registry::reference::{Prefix, Reference};
 use crate::registry::{self, Client, Known, Options, Pushed, Source};
 
@@ -73,6 +74,24 @@ impl Destination {
         }
         let message = "`--append` and `--by-digest` say how to push, and nothing is pushed".into();
         Err(Failure::Usage { message, hint: "add `--push`".into() })
+    }
+
+    /// Pushes what was built into a layout, and no other image of it.
+    pub(super) fn push_built(
+        &self,
+        output: &Path,
+        prefix: &Prefix,
+        built: &[Built],
+        context: &Context,
+    ) -> Result<Vec<Pushed>, Failure> {
+        let layout = Layout::open(output)?;
+        let mut images = Vec::new();
+        for (name, root) in layout.names()? {
+            if built.iter().any(|built| built.name == name && root.digest().as_ref() == built.digest) {
+                images.push((root, prefix.join(&name)?));
+            }
+        }
+        self.push(&layout, images, context)
     }
 
     /// Pushes images of a layout.

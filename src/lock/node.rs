@@ -123,3 +123,69 @@ impl Lock {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Mistakes;
+    use crate::recipe::{Catalogue, catalogue};
+    use crate::step::Diagnose;
+
+    fn shipped() -> Lock {
+        Lock::parse("imgbuild.lock", &Catalogue::Builtin.read(catalogue::LOCK).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_program_of_every_shipped_set_is_pinned_on_both_architectures() {
+        let lock = shipped();
+        let versions: Vec<_> = lock.nodes().iter().map(|set| set.version.as_str()).collect();
+        assert_eq!(versions, ["1.21.8", "1.22.3", "1.22.8", "1.23.5", "1.30.14", "1.33.11"]);
+        let mut pinned = 0;
+        for (set, arch) in lock.nodes().iter().flat_map(|set| Arch::ALL.map(|arch| (set, arch))) {
+            for name in PROGRAMS {
+                let version = set.version_of(name, arch);
+                let release = lock.release(name, version, arch).unwrap();
+                let path = &release.file.path;
+                assert!(path.contains(&format!("/v{version}/")) && path.contains(arch.oci()), "{path}");
+                pinned += 1;
+            }
+        }
+        assert_eq!(pinned, versions.len() * 2 * PROGRAMS.len());
+    }
+
+    #[test]
+    fn an_architecture_may_have_versions_of_its_own() {
+        let lock = shipped();
+        let set = lock.node("v1.22.8").unwrap();
+        // Before 1.6 there is no release file of containerd for arm64.
+        assert_eq!(set.version_of("containerd", Arch::X86_64), "1.5.8");
+        assert_eq!(set.version_of("containerd", Arch::Arm64), "1.6.4");
+        assert_eq!(set.version_of("cni-plugins", Arch::Arm64), "1.0.1");
+        assert_eq!(set.version_of("kubeadm", Arch::Arm64), "1.22.8");
+        let error = lock.release("containerd", "1.5.8", Arch::Arm64).unwrap_err();
+        assert!(error.to_string().contains("no containerd 1.5.8 for arm64"), "{error}");
+        assert!(error.hint().unwrap().contains("`1.6.4`"), "{:?}", error.hint());
+        let error = lock.node("1.22.9").unwrap_err().to_string();
+        assert!(error.contains("1.22.9") && error.contains("`1.22.8`"), "{error}");
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let digest = "0".repeat(64);
+        let file = format!("place = 'p'\npath = 'f'\nsha256 = '{digest}'\n");
+        let runc = format!("[[release]]\nname = 'runc'\nversion = '1'\narch = 'arm64'\n{file}");
+        let other = format!("[[release]]\nname = 'rkt'\nversion = '1'\narch = 'mips'\n{file}");
+        let set = "[[kubernetes]]\nversion = '1.22.8'\npause = '3.5'\ncontainerd = '1'\nrunc = '1'\ncni-plugins = '1'\ncrictl = '1'\n[kubernetes.arch.mips]\n";
+        let text = format!("assembly = 1\n[places]\np = 'https://p.test'\n{runc}{runc}{other}{set}");
+        let detail = Lock::parse("l", &text).map_err(|mistakes: Mistakes| mistakes.detail()).unwrap_err();
+        let detail = detail.unwrap();
+        for expected in [
+            "runc 1 for arm64 is pinned twice",
+            "`rkt` is no program of a node",
+            "`3.5` is no image",
+            "`mips`",
+        ] {
+            assert!(detail.contains(expected), "{expected} is not in\n{detail}");
+        }
+    }
+}

@@ -43,15 +43,16 @@ pub fn rfc3339(seconds: u64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
-/// An image of one layer for `arch`, created at `epoch` (seconds since 1970).
-pub fn image(arch: Arch, epoch: u64, layer: &Packed, labels: &Labels) -> Image {
+/// An image of these layers, lowest first, for `arch`, created at `epoch` (seconds since 1970).
+pub fn image(arch: Arch, epoch: u64, layers: &[&Packed], labels: &Labels) -> Image {
     let created = rfc3339(epoch);
     let history = HistoryBuilder::default()
         .created(created.as_str())
         .created_by(format!("imgbuild, assembly {ASSEMBLY}"))
         .build();
-    let rootfs =
-        RootFsBuilder::default().typ("layers").diff_ids(vec![format!("sha256:{}", layer.diff_id)]).build();
+    let history = history.expect("every field of it is optional");
+    let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", layer.diff_id)).collect();
+    let rootfs = RootFsBuilder::default().typ("layers").diff_ids(diff_ids).build();
     let runtime =
         ConfigBuilder::default().labels(labels.clone().into_iter().collect::<HashMap<_, _>>()).build();
     let config = ImageConfigurationBuilder::default()
@@ -60,23 +61,25 @@ pub fn image(arch: Arch, epoch: u64, layer: &Packed, labels: &Labels) -> Image {
         .os("linux")
         .config(runtime.expect("every field of it is optional"))
         .rootfs(rootfs.expect("it has all its fields"))
-        .history(vec![history.expect("every field of it is optional")])
+        .history(vec![history; layers.len()])
         .build()
         .expect("it has all its fields");
     let config = blob(MediaType::ImageConfig, &config);
 
-    let media_type = match layer.compression {
-        Compression::Gzip => MediaType::ImageLayerGzip,
-        Compression::Zstd(_) => MediaType::ImageLayerZstd,
+    let descriptor = |layer: &&Packed| {
+        let media_type = match layer.compression {
+            Compression::Gzip => MediaType::ImageLayerGzip,
+            Compression::Zstd(_) => MediaType::ImageLayerZstd,
+        };
+        Descriptor::new(media_type, layer.size, digest(&layer.digest))
     };
-    let layer = Descriptor::new(media_type, layer.size, digest(&layer.digest));
     let mut annotations = labels.clone();
     annotations.insert(ANNOTATION_CREATED.to_owned(), created);
     let manifest = ImageManifestBuilder::default()
         .schema_version(2_u32)
         .media_type(MediaType::ImageManifest)
         .config(config.descriptor.clone())
-        .layers(vec![layer])
+        .layers(layers.iter().map(descriptor).collect::<Vec<_>>())
         .annotations(annotations.into_iter().collect::<HashMap<_, _>>())
         .build()
         .expect("it has all its fields");
@@ -135,7 +138,7 @@ mod tests {
         let layer = Packed { digest: "a".repeat(64), diff_id: "b".repeat(64), size: 7, compression };
         let labels = [("z.last", "1"), ("a.first", "2"), ("m.middle", "3")];
         let labels = labels.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        image(arch, 1_785_408_960, &layer, &labels)
+        image(arch, 1_785_408_960, &[&layer], &labels)
     }
 
     /// Fails if we ever make a change that moves an image's digest: then the assembly number has to rise too.

@@ -268,12 +268,12 @@ fn checked(entry: &Entry) -> Result<Vec<u8>, Error> {
     Ok([&entry.path, slash].concat())
 }
 
-fn is_file(kind: EntryType) -> bool {
+pub(crate) fn is_file(kind: EntryType) -> bool {
     matches!(kind, EntryType::Regular | EntryType::Continuous)
 }
 
 /// What a member of a tar stream is as an entry, without its bytes.
-fn described(member: Member) -> Result<Entry, Error> {
+pub(crate) fn described(member: Member) -> Result<Entry, Error> {
     let (path, link) = (normal(&member.path), member.link.unwrap_or_default());
     let (major, minor) = member.device;
     let content = match member.kind {
@@ -294,7 +294,7 @@ fn described(member: Member) -> Result<Entry, Error> {
 }
 
 /// A path without what means nothing: `./a//b/` is `a/b`, `./` is `.`.
-pub(crate) fn normal(path: &[u8]) -> Vec<u8> {
+pub fn normal(path: &[u8]) -> Vec<u8> {
     let parts: Vec<_> =
         path.split(|byte| *byte == b'/').filter(|part| !matches!(part, [] | [b'.'])).collect();
     if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') }

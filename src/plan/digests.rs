@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::Error;
-use super::kernel::{Plan, Platform};
+use super::images::Platform;
+use super::kernel::Plan;
 use crate::digests::{Digests, Entry, Verdict};
 use crate::recipe::Catalogue;
 use crate::step::{Level, Watch};
@@ -34,8 +35,8 @@ pub fn file(catalogue: &Catalogue) -> Result<PathBuf, Error> {
 
 /// Builds what is planned, or finds it in the store, and tells what it came to. No image is written anywhere.
 pub fn build(plan: &Plan, store: &Store, watch: &Watch) -> Result<Vec<Entry>, Error> {
-    let sources = plan.build(store, watch)?;
-    Ok(sources.iter().flat_map(|source| source.entries().cloned()).collect())
+    let images = plan.build(store, watch)?;
+    Ok(images.into_iter().flat_map(|image| image.members).map(|member| member.entry).collect())
 }
 
 /// Writes entries into the file at `path`, in the place of those of the same image, platform and toolchain.

@@ -9,15 +9,16 @@ use fs_err as fs;
 use oci_spec::image::{
     ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_SOURCE, ANNOTATION_TITLE, ANNOTATION_VERSION,
 };
-use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::Error;
+use super::images::Built;
+use super::images::{self, Joined, Member};
 use super::pack::{Pack, PackedLayer, Role};
 use super::toolchain::{Identities, Toolchain};
-use super::{Error, digests};
 use crate::arch::Arch;
-use crate::digests::{Digests, Entry, Verdict};
+use crate::digests::{Digests, Entry};
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
 use crate::fetch::unpack::Source;
@@ -25,7 +26,7 @@ use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
 use crate::kernel::{Compile, Facts, Site};
 use crate::lock::{KernelPin, Lock};
 use crate::oci::compression::Compression;
-use crate::oci::image::{Image, Labels, image, index};
+use crate::oci::image::{Labels, image};
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
@@ -108,30 +109,6 @@ pub struct Plan {
     pub jobs: usize,
 }
 
-/// One image as it stands in the layout.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Built {
-    /// `kernel-bin:5.10.262`.
-    pub name: String,
-    /// The digest of its index.
-    pub digest: String,
-    /// Its platforms.
-    pub platforms: Vec<Platform>,
-}
-
-/// One platform of an image.
-#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Platform {
-    /// `amd64` or `arm64`.
-    pub architecture: &'static str,
-    /// The digest of its manifest.
-    pub digest: String,
-    /// The size of its layer, compressed, in bytes.
-    pub size: u64,
-    /// How its digest compares with the recorded one.
-    pub recorded: Verdict,
-}
-
 impl Plan {
     /// Looks up recipe, pins and fragments.
     pub fn new(
@@ -212,18 +189,13 @@ impl Plan {
     ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before an hour of work.
         Layout::check_output(output)?;
-        let sources = self.build(store, watch)?;
-        let platforms: Vec<_> = sources.iter().flat_map(|source| source.platforms(recorded)).collect();
-        digests::judge(
-            &platforms.iter().map(|(name, platform)| (*name, platform)).collect::<Vec<_>>(),
-            locked,
-            watch,
-        )?;
-        self.assemble(&sources, recorded, output)
+        let images = self.build(store, watch)?;
+        images::judge(&images, recorded, locked, watch)?;
+        images::assemble(&images, recorded, output)
     }
 
     /// Builds everything, or finds it in the store.
-    pub(super) fn build(&self, store: &Store, watch: &Watch) -> Result<Vec<SourceImages<'_>>, Error> {
+    pub(super) fn build(&self, store: &Store, watch: &Watch) -> Result<Vec<Joined>, Error> {
         let toolchains = self.toolchains(store, watch)?;
         if self.cells().any(|cell| *cell.toolchain == Toolchain::Host) {
             let message = "not hermetic: with this host's own tools the digests are this machine's";
@@ -239,7 +211,7 @@ impl Plan {
             });
             let mut images = Vec::new();
             for (pin, cells) in &self.sources {
-                images.push(self.build_source(pin, cells, &toolchains, store, watch)?);
+                images.extend(self.build_source(pin, cells, &toolchains, store, watch)?);
             }
             Ok(images)
         })
@@ -251,16 +223,16 @@ impl Plan {
         Ok(fetch::fetch(&file, || self.mirrors.locate(&self.lock, &file), &store.downloads(), watch)?)
     }
 
-    fn build_source<'p>(
-        &'p self,
-        pin: &'p KernelPin,
+    fn build_source(
+        &self,
+        pin: &KernelPin,
         cells: &[Cell],
         toolchains: &Identities,
         store: &Store,
         watch: &Watch,
-    ) -> Result<SourceImages<'p>, Error> {
+    ) -> Result<Vec<Joined>, Error> {
         let workshop = Workshop { plan: self, pin, store, watch, opened: OnceCell::new() };
-        let mut members = BTreeMap::new();
+        let mut images = BTreeMap::new();
         for cell in cells {
             let site = || workshop.site(cell, toolchains);
             let identity = &toolchains[&cell.tools()];
@@ -289,15 +261,19 @@ impl Plan {
                 labels.insert("io.imgbuild.kernel.config".into(), config_digest.clone());
                 labels.insert("io.imgbuild.toolchain".into(), cell.toolchain.label(identity));
                 labels.insert("io.imgbuild.architecture".into(), cell.arch.name().into());
-                let image = image(cell.arch, facts.epoch, &layer.packed, &labels);
+                let image = image(cell.arch, facts.epoch, &[&layer.packed], &labels);
                 let digest = image.manifest.descriptor.digest().as_ref();
                 let recorded =
                     Entry::new(&name, cell.arch.oci(), cell.toolchain.name(), digest, &step.record());
-                let entry = members.entry(name).or_insert_with(|| (role, facts.release.clone(), Vec::new()));
-                entry.2.push(Member { arch: cell.arch, image, layer, entry: recorded });
+                let joined = images.entry(name.clone()).or_insert_with(|| {
+                    let labels = self.labels(pin, role, &facts.release);
+                    Joined { name, labels, members: Vec::new() }
+                });
+                let layers = vec![layer];
+                joined.members.push(Member { arch: cell.arch, image, layers, entry: recorded });
             }
         }
-        Ok(SourceImages { pin, members })
+        Ok(images.into_values().collect())
     }
 
     fn tell_absences(&self, facts: &Facts, cell: &Cell, watch: &Watch) {
@@ -346,85 +322,6 @@ impl Plan {
         label("io.imgbuild.kernel.release", release.to_owned());
         label("io.imgbuild.kernel.source", format!("sha256:{}", pin.sha256));
         labels
-    }
-
-    /// Writes all blobs, then gives all images their names at once.
-    fn assemble(
-        &self,
-        sources: &[SourceImages<'_>],
-        recorded: &Digests,
-        output: &Path,
-    ) -> Result<Vec<Built>, Error> {
-        let layout = Layout::create(output)?;
-        let (mut names, mut built) = (Vec::new(), Vec::new());
-        for source in sources {
-            for (name, (role, release, members)) in &source.members {
-                let mut platforms = Vec::new();
-                for member in members {
-                    layout.add_file(&format!("sha256:{}", member.layer.packed.digest), &member.layer.path)?;
-                    layout.add(&member.image.config)?;
-                    layout.add(&member.image.manifest)?;
-                    platforms.push(member.platform(recorded));
-                }
-                let manifests: Vec<_> =
-                    members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
-                let joined = index(&manifests, &self.labels(source.pin, *role, release));
-                layout.add(&joined)?;
-                built.push(Built {
-                    name: name.clone(),
-                    digest: joined.descriptor.digest().to_string(),
-                    platforms,
-                });
-                names.push((name.clone(), joined.descriptor));
-            }
-        }
-        layout.name(&names)?;
-        Ok(built)
-    }
-}
-
-/// The images of one source: by name, with role, release and a member per platform.
-pub(super) struct SourceImages<'p> {
-    pin: &'p KernelPin,
-    members: BTreeMap<String, (Role, String, Vec<Member>)>,
-}
-
-impl SourceImages<'_> {
-    fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().flat_map(|(_, _, members)| members)
-    }
-
-    /// What may be recorded of them.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.members().map(|member| &member.entry)
-    }
-
-    /// Each platform with its image's name.
-    fn platforms(&self, recorded: &Digests) -> impl Iterator<Item = (&str, Platform)> {
-        self.members().map(|member| (member.entry.image.as_str(), member.platform(recorded)))
-    }
-}
-
-/// One platform of an image.
-struct Member {
-    arch: Arch,
-    image: Image,
-    layer: PackedLayer,
-    entry: Entry,
-}
-
-impl Member {
-    fn platform(&self, recorded: &Digests) -> Platform {
-        Platform {
-            architecture: self.arch.oci(),
-            digest: self.entry.digest.clone(),
-            size: self.layer.packed.size,
-            recorded: match self.layer.packed.compression {
-                Compression::Gzip => recorded.compare(&self.entry),
-                // Digests are recorded of gzip alone.
-                Compression::Zstd(_) => Verdict::None,
-            },
-        }
     }
 }
 

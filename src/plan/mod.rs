@@ -3,8 +3,10 @@
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod images;
 pub mod kernel;
 pub mod lock;
+pub mod os;
 pub mod outline;
 mod pack;
 mod source;
@@ -16,7 +18,9 @@ use crate::arch::{Arch, UnknownArch};
 use crate::document::list;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
-use crate::{fetch, host, kernel as kernel_room, lock as lock_room, oci, recipe, sandbox, store, tree};
+use crate::{
+    fetch, host, kernel as kernel_room, lock as lock_room, oci, recipe, rootfs, sandbox, store, tree,
+};
 
 /// Why a request cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,15 @@ pub enum Error {
     /// The toolchain cannot be had.
     #[error(transparent)]
     Tree(#[from] tree::Error),
+    /// The root volume cannot be made.
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    /// The recipe is for a system without Kubernetes.
+    #[error("the recipe `{recipe}` is for a system without Kubernetes")]
+    NoKubernetes {
+        /// The recipe.
+        recipe: String,
+    },
     /// No toolchain of this name.
     #[error("unknown toolchain `{asked}`; known are {}", list(.known.iter().map(String::as_str)))]
     UnknownToolchain {
@@ -118,6 +131,7 @@ impl Error {
             Self::Fetch(error) => error,
             Self::Kernel(error) => error,
             Self::Tree(error) => error,
+            Self::Rootfs(error) => error,
             Self::Command(error) => error,
             Self::Store(error) => error,
             Self::Oci(error) => error,
@@ -152,6 +166,9 @@ impl Diagnose for Error {
                 near.map(|near| format!("did you mean `{near}`?"))
             }
             (None, Self::NoToolchain { .. }) => Some("name one with --toolchain".into()),
+            (None, Self::NoKubernetes { .. }) => {
+                Some("leave out --k8s, or name a recipe that has Kubernetes with --recipe".into())
+            }
             (None, Self::Host) => Some("name one with --arch".into()),
             (None, Self::NotRecorded(_)) => Some(
                 "`imgbuild plan --explain` tells what a key is made of; without --locked the images are written anyway"

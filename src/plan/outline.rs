@@ -32,7 +32,13 @@ pub struct Line {
 }
 
 impl Line {
-    fn plain(step: &'static str, what: String, key: Option<String>, input: String, cached: bool) -> Self {
+    pub(super) fn plain(
+        step: &'static str,
+        what: String,
+        key: Option<String>,
+        input: String,
+        cached: bool,
+    ) -> Self {
         Self { step, what, key, input, cached, record: None, missed: None }
     }
 }
@@ -100,7 +106,8 @@ impl Plan {
     }
 }
 
-fn line<S: Step>(
+/// A line of a step.
+pub(super) fn line<S: Step>(
     verb: &'static str,
     what: String,
     input: String,

@@ -54,7 +54,7 @@ impl PackedLayer {
 }
 
 /// What a layer is called in its artifact.
-fn file_name(compression: Compression) -> &'static str {
+pub(super) fn file_name(compression: Compression) -> &'static str {
     match compression {
         Compression::Gzip => "layer.tar.gz",
         Compression::Zstd(_) => "layer.tar.zst",

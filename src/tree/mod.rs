@@ -6,6 +6,7 @@
 
 mod drift;
 mod error;
+mod mmdebstrap;
 
 use std::path::Path;
 
@@ -14,12 +15,13 @@ use serde_json::{Value, json};
 
 pub use drift::{Drift, drift};
 pub use error::Error;
+pub use mmdebstrap::{Depth, LIST, Run, requirements as archive_requirements};
 
 use crate::arch::Arch;
 use crate::host::{self, Tool};
 use crate::lock::trees::{Package, TreePin};
 use crate::recipe::ToolchainRecipe;
-use crate::sandbox::{self, Command};
+use crate::sandbox;
 use crate::step::{Check, Key, Level, Step, Unit, Watch};
 
 /// What is in packages for people, for the machine they would be installed on, or for apt: no compiler reads it.
@@ -42,25 +44,11 @@ const LEFT_OUT: [&str; 17] = [
     "usr/share/locale",
     "usr/share/lintian",
 ];
-/// Where the hook leaves the list of packages, in the tree being made.
-const LIST: &str = "imgbuild-packages";
-/// Run by mmdebstrap when all packages are downloaded: says what they are.
-const HOOK: &str = r#"cd "$1/var/cache/apt/archives" && for deb in *.deb; do
-  sum=$(sha256sum <"$deb") && line=$(dpkg-deb --show --showformat '${Package} ${Version} ${Architecture}' "$deb") || exit 1
-  echo "$line ${sum%% *}"
-done >"$1/imgbuild-packages""#;
-
 /// The programs that making a tree of this recipe needs.
 pub fn requirements(recipe: &ToolchainRecipe) -> Vec<Tool> {
-    vec![
-        Tool::new("mmdebstrap", "mmdebstrap", "makes the toolchain's root tree"),
-        Tool::new(sandbox::PROGRAM, "bubblewrap", "shuts the compilation into it"),
-        Tool::new(
-            recipe.archive.keyring_path(),
-            recipe.archive.keyring_package().to_owned(),
-            "the keys of the toolchain's archive",
-        ),
-    ]
+    let mut tools = mmdebstrap::requirements(&recipe.archive);
+    tools.push(Tool::new(sandbox::PROGRAM, "bubblewrap", "shuts the compilation into it"));
+    tools
 }
 
 /// A toolchain's tree for one architecture to run on, with what the lock says about it.
@@ -106,48 +94,19 @@ impl Tree {
     pub fn make(&self, root: &Path, base: &str, watch: &Watch) -> Result<Vec<Package>, Error> {
         host::require(&requirements(&self.recipe))?;
         let recipe = &self.recipe;
-        let keyring = recipe.archive.keyring_path();
-        let log = tempfile::NamedTempFile::new()?;
-        let mut command = Command::new("mmdebstrap")
-            .args(["--mode=chrootless", "--variant=extract", "--format=directory"])
-            .arg(format!("--architectures={}", self.arch.oci()))
-            .arg(format!("--include={}", recipe.packages(self.arch).join(",")))
-            .arg(format!("--keyring={keyring}"))
-            // apt would give up root for a user who may not enter the store.
-            .arg("--aptopt=APT::Sandbox::User \"root\"")
-            .arg("--aptopt=Acquire::Retries \"3\"")
-            .arg("--aptopt=Acquire::http::Timeout \"60\"")
-            .arg(format!("--extract-hook={HOOK}"))
-            .arg(&recipe.archive.suites[0])
-            .arg(root);
-        for suite in &recipe.archive.suites {
-            command = command.arg(source(base, &keyring, suite, &recipe.archive.components));
-        }
-        for name in ["http_proxy", "https_proxy", "no_proxy"] {
-            if let Some(value) = std::env::var_os(name) {
-                command = command.env(name, value);
-            }
-        }
-        let made = command.leashed().log(log.path()).output(&watch.cancel);
-        match made {
-            Err(sandbox::Error::Failed { .. }) => {
-                let said = fs::read(log.path())?;
-                return Err(Error::of(&recipe.name, &recipe.archive, base, &String::from_utf8_lossy(&said)));
-            }
-            made => drop(made?),
-        }
+        let run = Run {
+            name: &recipe.name,
+            archive: &recipe.archive,
+            arch: self.arch,
+            packages: &recipe.packages(self.arch),
+            depth: Depth::Unpacked,
+            base,
+        };
+        run.make(root, watch)?;
         let packages = list(root)?;
         normalise(root, recipe)?;
         Ok(packages)
     }
-}
-
-/// A line of apt's sources. The dates in a snapshot's Release are over by now, and its signature still holds.
-fn source(base: &str, keyring: &str, suite: &str, components: &[String]) -> String {
-    let base = base.trim_end_matches('/').replace(' ', "%20");
-    let base =
-        if base.starts_with('/') { format!("copy:{base}") } else { base.replacen("file:", "copy:", 1) };
-    format!("deb [check-valid-until=no signed-by={keyring}] {base} {suite} {}", components.join(" "))
 }
 
 /// Takes the list of packages out of a fresh tree.
@@ -155,12 +114,15 @@ fn list(root: &Path) -> Result<Vec<Package>, Error> {
     let path = root.join(LIST);
     let text = fs::read_to_string(&path)?;
     fs::remove_file(&path)?;
-    let mut packages = Vec::new();
-    for line in text.lines() {
-        packages.push(
-            line.parse().map_err(|error| std::io::Error::other(format!("mmdebstrap's hook: {error}")))?,
-        );
-    }
+    Ok(packages(&text)?)
+}
+
+/// The packages of a list at [`LIST`], sorted.
+pub fn packages(list: &str) -> std::io::Result<Vec<Package>> {
+    let parse = |line: &str| {
+        line.parse().map_err(|error| std::io::Error::other(format!("mmdebstrap's hook: {error}")))
+    };
+    let mut packages = list.lines().map(parse).collect::<std::io::Result<Vec<Package>>>()?;
     packages.sort();
     Ok(packages)
 }
@@ -291,18 +253,6 @@ mod tests {
         let mut other = tree(Some("1"));
         other.recipe.links.insert("bin/x".into(), "y".into());
         assert_ne!(other.key(), tree(Some("1")).key());
-    }
-
-    #[test]
-    fn sources_are_written_for_urls_and_directories() {
-        let line = |base| source(base, "/k.gpg", "bullseye", &["main".into()]);
-        let options = "[check-valid-until=no signed-by=/k.gpg]";
-        assert_eq!(
-            line("http://a.test/debian/"),
-            format!("deb {options} http://a.test/debian bullseye main")
-        );
-        assert_eq!(line("/srv/my archive"), format!("deb {options} copy:/srv/my%20archive bullseye main"));
-        assert_eq!(line("file:///srv/a"), format!("deb {options} copy:///srv/a bullseye main"));
     }
 
     #[test]

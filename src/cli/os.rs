@@ -1,0 +1,109 @@
+//! `imgbuild os`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::kernel::{Packing, processors, result};
+use super::push::{Destination, lines};
+use super::{Context, Failure, Format};
+use crate::oci::layer;
+use crate::plan::digests;
+use crate::plan::os::{Plan, System};
+
+/// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
+#[derive(Debug, Args)]
+#[command(after_help = "\
+An image is a base layer (the distribution's packages, made without a trace of this machine), a layer with
+Kubernetes, containerd and their configuration, and one with what the recipe says. Images of one recipe share
+the base: another Kubernetes version builds and pushes only what differs.
+
+A recipe of your own is a file: `extends = \"ubuntu-20.04\"`, and packages, files and units that come on top.
+It needs root, or an ordinary user with subordinate ids (/etc/subuid); other architectures need qemu-user.
+
+Examples:
+  imgbuild os --k8s 1.22.8
+  imgbuild os --k8s 1.22.3,1.22.8 --arch all --push --registry registry.example/nodes
+  imgbuild os --recipe debian-12 --output images
+  imgbuild os --recipe ./runner.toml --dry-run")]
+pub(super) struct Os {
+    /// Kubernetes versions, with commas between [default: the recipe's newest]
+    #[arg(long, value_name = "VERSION", value_delimiter = ',')]
+    k8s: Vec<String>,
+    /// A recipe of the catalogue, or the path of one of your own [default: ubuntu-20.04]
+    #[arg(long, value_name = "NAME|PATH")]
+    recipe: Option<String>,
+    /// `x86_64` (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<String>,
+    /// Fail on images that do not come to their recorded digests
+    #[arg(long)]
+    locked: bool,
+    /// How many threads compress [default: one per processor]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    #[command(flatten)]
+    packing: Packing,
+    /// The OCI layout the images are put into
+    #[arg(long, short, value_name = "DIR", default_value = "out")]
+    output: PathBuf,
+    /// Print the steps, their inputs and what is cached, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: also print each step's record, and why it is not in the store
+    #[arg(long, requires = "dry_run")]
+    explain: bool,
+    /// Push the images too
+    #[arg(long)]
+    push: bool,
+    #[command(flatten)]
+    destination: Destination,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Os {
+    pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
+        let catalogue = context.catalogue();
+        let lock = context.lock(&catalogue)?;
+        let mirrors = context.mirrors(&lock)?;
+        let threads = self.jobs.map_or_else(processors, usize::from);
+        let packing = layer::Packing { compression: self.packing.compression, threads };
+        let system = System::of(self.recipe.as_deref());
+        let plan = Plan::new(&system, &self.k8s, &self.arch, &catalogue, lock, mirrors, packing)?;
+        let store = context.store()?;
+        if self.dry_run {
+            return super::plan::print_lines(&plan.outline(self.explain, &store)?, self.format, context);
+        }
+        // What can be refused is refused before minutes of work.
+        let prefix = if self.push {
+            Some(self.destination.required(context)?)
+        } else {
+            self.destination.refuse()?;
+            None
+        };
+        let recorded = digests::recorded(&catalogue)?;
+        let images = plan.run(&store, &self.output, &recorded, self.locked, &context.watch)?;
+        let pushed = match &prefix {
+            Some(prefix) => Some(self.destination.push_built(&self.output, prefix, &images, context)?),
+            None => None,
+        };
+        let next = format!("imgbuild validate {}", self.output.display());
+        match (self.format, pushed) {
+            (Format::Text, pushed) => {
+                let pushed = pushed.map_or(String::new(), |pushed| format!("\npushed:\n{}", lines(&pushed)));
+                context.print(&format!(
+                    "{}{pushed}",
+                    result(&images, self.packing.compression, &self.output, &next)
+                ))
+            }
+            (Format::Json, pushed) => {
+                let mut result = json!({ "layout": self.output, "images": images });
+                pushed.into_iter().for_each(|pushed| result["pushed"] = json!(pushed));
+                context.print_json(&result)
+            }
+        }
+    }
+}
