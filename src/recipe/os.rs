@@ -39,6 +39,8 @@ pub struct OsRecipe {
     pub files: BTreeMap<String, File>,
     /// Symbolic links by their path without the leading `/`, with their targets.
     pub links: BTreeMap<String, String>,
+    /// Directories that are there with nothing in them, without the leading `/`.
+    pub directories: BTreeSet<String>,
     /// Unit files that it brings, by name.
     pub units: BTreeMap<String, String>,
     /// The units that are started at boot, its own and those of packages.
@@ -82,6 +84,7 @@ impl OsRecipe {
             kubernetes: Vec::new(),
             files: BTreeMap::new(),
             links: BTreeMap::new(),
+            directories: BTreeSet::new(),
             units: BTreeMap::new(),
             enabled: BTreeSet::new(),
             masked: BTreeSet::new(),
@@ -114,6 +117,7 @@ impl OsRecipe {
         written.kubernetes.into_iter().for_each(|versions| self.kubernetes = versions);
         self.files.extend(written.files.into_iter().map(|file| (file.path.clone(), file)));
         self.links.extend(written.links);
+        self.directories.extend(written.directories);
         self.units.extend(written.units);
         for unit in written.enabled {
             self.masked.remove(&unit);
@@ -149,6 +153,7 @@ pub struct Written {
     kubernetes: Option<Vec<String>>,
     files: Vec<File>,
     links: BTreeMap<String, String>,
+    directories: Vec<String>,
     units: BTreeMap<String, String>,
     enabled: Vec<String>,
     masked: Vec<String>,
@@ -222,6 +227,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
             Err(reason) => fields.mistake(&target, format!("`{path}` {reason}"), None),
         }
     }
+    let directories = directories(fields);
     let mut enabled = unit_names(fields, "enable");
     let mut units = BTreeMap::new();
     for (name, text, enable) in fields.tables("unit", |table| unit(table, known)).into_iter().flatten() {
@@ -253,6 +259,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         kubernetes,
         files: files.into_iter().flatten().collect(),
         links,
+        directories,
         units,
         enabled,
         masked: unit_names(fields, "mask"),
@@ -287,6 +294,15 @@ fn bytes(table: &Fields<'_>, known: &Known<'_>) -> Option<Vec<u8>> {
             None
         }
     }
+}
+
+fn directories(fields: &Fields<'_>) -> Vec<String> {
+    let path = |text: Text| {
+        absolute(&text.value)
+            .map_err(|reason| fields.mistake(&text, format!("`{}` {reason}", text.value), None))
+            .ok()
+    };
+    fields.texts("directories").into_iter().filter_map(path).collect()
 }
 
 fn file(table: &Fields<'_>, known: &Known<'_>) -> Option<File> {
@@ -364,14 +380,4 @@ fn absolute(path: &str) -> Result<String, &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_stay_below_the_root() {
-        assert_eq!(absolute("/etc//x/./y"), Ok("etc/x/y".into()));
-        for path in ["etc/x", "/etc/../../x", "/", "/."] {
-            assert!(absolute(path).is_err(), "{path}");
-        }
-    }
-}
+mod tests;
