@@ -23,6 +23,8 @@ const LINKS: usize = 40;
 const FIRST_LINE: u64 = 256;
 /// No configuration is larger, nor dpkg's database of any system.
 const TEXT: u64 = 64 << 20;
+/// Nor is any program; of a larger one the beginning says what it is.
+const PROGRAM: u64 = 1 << 30;
 /// Where a login and systemd's services look for programs.
 pub(super) const PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
 
@@ -223,7 +225,7 @@ impl Facts {
             let line = String::from_utf8_lossy(rest.split(|byte| *byte == b'\n').next().unwrap_or_default());
             line.split_whitespace().map(str::to_owned).collect()
         });
-        let is_kept = is_elf || is_text || copy.is_some();
+        let is_kept = is_text || size <= PROGRAM && (is_elf || copy.is_some());
         let mut buffer = vec![0; 1 << 16];
         loop {
             let n = bytes.read(&mut buffer)?;

@@ -118,12 +118,14 @@ fn unpack(
     cancel: &Cancel,
 ) -> Result<Vec<OsString>, Error> {
     let mut words: Vec<OsString> = vec!["/program".into()];
-    if let Some(copy) = content.copy(program.inode) {
-        fs::copy(copy, tree.join("program"))?;
+    let mut wanted = Vec::new();
+    match content.copy(program.inode) {
+        Some(copy) => drop(fs::copy(copy, tree.join("program"))?),
+        // Its bytes are under another name.
+        None => wanted.push((program.inode, "program".to_owned())),
     }
     // A script's interpreter is what is loaded.
     let mut loaded = program.clone();
-    let mut wanted = Vec::new();
     if let Some([interpreter, arguments @ ..]) = content.script(program.inode)
         && let Some(found) = content.file(interpreter)
     {
@@ -179,6 +181,12 @@ fn run(command: sandbox::Command, cancel: &Cancel) -> Result<Result<Vec<u8>, Mut
         Err(sandbox::Error::Cancelled) => Mute::Program(format!("it has not ended after {PATIENCE:?}")),
         Err(sandbox::Error::Failed { status, output, .. }) => {
             Mute::Program(format!("{status}: {}", output.lines().last().unwrap_or_default()))
+        }
+        // Said by bubblewrap too, but of the program, not of the host.
+        Err(sandbox::Error::Forbidden { reason })
+            if reason.starts_with("execvp") && !reason.contains(EMULATOR) =>
+        {
+            Mute::Program(reason)
         }
         Err(sandbox::Error::Io(error)) => return Err(error.into()),
         Err(error) => Mute::Host(error.to_string()),

@@ -60,8 +60,11 @@ pub(super) fn check(volume: &Volume<'_>, content: &Content, report: &mut Report)
         let is_masked = content.entry(&masked).is_some_and(
             |entry| matches!(&content.root.inodes[entry.inode].kind, Kind::Symlink(target) if target == b"/dev/null"),
         );
+        if is_masked {
+            report.at(&masked, format!("it is masked, and so {why}: unmask it"));
+            continue;
+        }
         match unit(content, name) {
-            None if is_masked => report.at(&masked, format!("it is masked, and so {why}: unmask it")),
             None if is_required => report.add(format!("there is no {name}: {why}")),
             None => {}
             Some(_) if enabled.iter().any(|unit| unit == name) => {}
