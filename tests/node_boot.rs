@@ -110,7 +110,7 @@ fn a_node_that_never_comes_up_is_stopped_and_its_console_shown() {
         .says("error: the guest ")
         .says("in the middle of init")
         .says("Run /sbin/init as init process")
-        .says("node login: ");
+        .says("  node login:");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn kernel_and_modules_must_belong_together() {
     boot(&place, "--kernel node --root node").fails(4).says("`node` has no kernel image for x86_64");
     boot(&place, "--kernel node:node:1 --root node")
         .fails(5)
-        .says("the kernel image of `node:node:1` has no file boot/vmlinux");
+        .says("the kernel image `node:1` has no file boot/vmlinux");
 }
 
 #[test]
