@@ -134,7 +134,7 @@ pub(crate) fn package(name: &str, version: &str, arch: &str, more: &str) -> Stri
 pub(crate) fn volume(arch: &str) -> Forged {
     let Programs { free, needy, one, two, .. } = programs(arch);
     let data = "some data\n";
-    let sum: String = Md5::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = imgbuild::step::hex(&Md5::digest(data));
     let status = [
         package(
             "toy",
