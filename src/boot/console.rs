@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::node::account::Account;
+
 /// How many of the console's last lines an error shows.
 const TAIL: usize = 30;
 /// What a record begins with, at the start of its line.
@@ -12,6 +14,14 @@ const BEGIN: &str = "@imgbuild ";
 const END: &str = " @";
 /// What comes before a panic's reason.
 const PANIC: &str = "Kernel panic - not syncing: ";
+/// What the kernel says first, before its release.
+const BANNER: &str = "Linux version ";
+/// What the kernel says when it hands over.
+const HANDOVER: &str = " as init process";
+/// What systemd says when it can go no further; nothing comes after it.
+const FROZEN: &str = "Freezing execution";
+/// A line that is longer is taken for one: nobody who means well writes such.
+const LONGEST: usize = 1 << 20;
 
 /// How a module came to be in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,26 +70,74 @@ pub(super) struct Heard {
     pub(super) modules: Vec<(String, Result<Outcome, Failure>)>,
 }
 
+/// What a guest is to come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The end of our own init's records.
+    #[default]
+    Init,
+    /// The account of a whole root volume.
+    Account,
+    /// This text, anywhere.
+    Text(String),
+}
+
 /// A console as it was heard so far.
 #[derive(Debug, Default)]
 pub(super) struct Console {
+    goal: Goal,
     lines: Vec<String>,
+    /// A line that has not ended yet: a prompt never does.
+    pending: Vec<u8>,
     /// Init's records, key and value.
     records: Vec<(String, String)>,
+    release: Option<String>,
+    is_handed_over: bool,
+    account: Option<Account>,
+    has_text: bool,
     panic: Option<String>,
+    is_frozen: bool,
 }
 
 impl Console {
+    /// A console that nothing was heard on yet.
+    pub(super) fn new(goal: Goal) -> Self {
+        Self { goal, ..Self::default() }
+    }
+
+    /// Takes in bytes as they come.
+    pub(super) fn hear(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.pending.extend(part);
+            if part.ends_with(b"\n") || self.pending.len() > LONGEST {
+                let line = std::mem::take(&mut self.pending);
+                self.feed(line.strip_suffix(b"\n").unwrap_or(&line));
+            }
+        }
+        if let Goal::Text(text) = &self.goal {
+            self.has_text |= plain(&self.pending).contains(text);
+        }
+    }
+
     /// Takes in one line without its newline.
     pub(super) fn feed(&mut self, line: &[u8]) {
-        // A guest's escape sequences have no business on our terminal.
-        let line: String =
-            String::from_utf8_lossy(line).chars().filter(|c| *c == '\t' || !c.is_control()).collect();
+        let line = plain(line);
         if line.is_empty() {
             return;
         }
+        self.is_handed_over |= line.contains(HANDOVER);
+        self.is_frozen |= line.contains(FROZEN);
+        if let Goal::Text(text) = &self.goal {
+            self.has_text |= line.contains(text);
+        }
+        if let (None, Some((_, banner))) = (&self.release, line.split_once(BANNER)) {
+            self.release = banner.split(' ').next().map(str::to_owned);
+        }
         if let Some(record) = line.strip_prefix(BEGIN).and_then(|rest| rest.strip_suffix(END)) {
             let (key, value) = record.split_once(' ').unwrap_or((record, ""));
+            if key == "account" && self.account.is_none() {
+                self.account = Account::parse(value);
+            }
             self.records.push((key.to_owned(), value.to_owned()));
         } else if let (None, Some((_, reason))) = (&self.panic, line.split_once(PANIC)) {
             self.panic = Some(reason.to_owned());
@@ -94,7 +152,10 @@ impl Console {
 
     /// The last lines, for an error to show.
     pub(super) fn tail(&self) -> String {
-        self.lines[self.lines.len().saturating_sub(TAIL)..].join("\n")
+        let pending = plain(&self.pending);
+        let mut lines: Vec<&str> = self.lines.iter().map(String::as_str).collect();
+        lines.extend((!pending.is_empty()).then_some(pending.as_str()));
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 
     /// The reason of the first panic.
@@ -102,14 +163,36 @@ impl Console {
         self.panic.as_deref()
     }
 
-    /// Whether init has said anything.
-    pub(super) fn is_in_init(&self) -> bool {
-        !self.records.is_empty()
+    /// Whether systemd gave up.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.is_frozen
     }
 
-    /// Whether init came to its end.
+    /// The release in the kernel's first words, once it has said them.
+    pub(super) fn release(&self) -> Option<&str> {
+        self.release.as_deref()
+    }
+
+    /// What the guest said of itself.
+    pub(super) fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+
+    /// Whether init has begun: our own has said so, or the kernel says that it starts the root's.
+    pub(super) fn is_in_init(&self) -> bool {
+        match self.goal {
+            Goal::Init => !self.records.is_empty(),
+            Goal::Account | Goal::Text(_) => self.is_handed_over,
+        }
+    }
+
+    /// Whether the guest came to where it was to come.
     pub(super) fn is_complete(&self) -> bool {
-        self.records.last().is_some_and(|(key, _)| key == "end")
+        match self.goal {
+            Goal::Init => self.records.last().is_some_and(|(key, _)| key == "end"),
+            Goal::Account => self.account.is_some(),
+            Goal::Text(_) => self.has_text,
+        }
     }
 
     /// What init said, if every record of it arrived.
@@ -146,9 +229,23 @@ impl Console {
     }
 }
 
+/// A line without its escape sequences, which have no business on our terminal.
+fn plain(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut parts = text.split("\x1b[");
+    let mut line = parts.next().unwrap_or_default().to_owned();
+    // Colours and cursors: digits and semicolons up to a letter.
+    parts.for_each(|part| {
+        line += part.trim_start_matches(|c: char| matches!(c, '0'..='?')).get(1..).unwrap_or("")
+    });
+    line.retain(|c| c == '\t' || !c.is_control());
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::node::account::tests as account;
 
     fn console(text: &str) -> Console {
         let mut console = Console::default();
@@ -231,10 +328,45 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_found_in_a_line_without_an_end_however_it_arrives() {
+        for size in [1, 7, 1000] {
+            let mut console = Console::new(Goal::Text("node login:".into()));
+            let text = b"[ 0.0] Linux version 5.10.262 (a@b)\r\n[ 1.0] Run /sbin/init as init process\r\n\r\nnode login: ";
+            let (before, _) = text.split_at(text.len() - 2);
+            before.chunks(size).for_each(|part| console.hear(part));
+            assert!(!console.is_complete() && console.is_in_init(), "{size}");
+            console.hear(b": ");
+            assert!(console.is_complete() && console.is_in_init(), "{size}");
+            assert_eq!(
+                (console.release(), console.tail().lines().last()),
+                (Some("5.10.262"), Some("node login: "))
+            );
+        }
+    }
+
+    #[test]
+    fn one_whole_account_of_two_is_enough() {
+        let record = account::record(account::GOOD);
+        let mut console = Console::new(Goal::Account);
+        console.hear(format!("@imgbuild account {} @\r\n", record.replace('a', "b")).as_bytes());
+        assert!(!console.is_complete());
+        console.hear(format!("@imgbuild account {record} @\r\n").as_bytes());
+        assert_eq!(console.account().unwrap().state, "running");
+        assert!(console.is_complete());
+    }
+
+    #[test]
+    fn a_systemd_that_gave_up_is_noticed() {
+        let mut console = Console::new(Goal::Account);
+        console.hear(b"[!!!!!!] Failed to mount API filesystems.\n[ 1.9] systemd[1]: Freezing execution.\n");
+        assert!(console.is_frozen() && !console.is_complete() && console.panic().is_none());
+    }
+
+    #[test]
     fn the_tail_is_short_and_plain() {
-        let text = "\x1b[1mline\x1b[0m \u{fffd}\n\r\n".repeat(100);
+        let text = "\x1b[0;1;39mline\x1b[0m \u{fffd}\x1b\n\r\n\x1b[K\n".repeat(100);
         let tail = console(&text).tail();
         assert_eq!(tail.lines().count(), TAIL);
-        assert_eq!(tail.lines().last(), Some("[1mline[0m \u{fffd}"));
+        assert_eq!(tail.lines().last(), Some("line \u{fffd}"));
     }
 }

@@ -4,10 +4,15 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::{Error, qemu};
+use super::Error;
 use crate::arch::Arch;
 use crate::sandbox::{self, Command};
 use crate::step::Watch;
+
+/// The root disk's name in the scratch directory, QEMU's working directory.
+pub(super) const ROOT: &str = "root.ext2";
+/// The modules disk's.
+pub(super) const MODULES: &str = "modules.ext2";
 
 /// Block size of the images.
 const BLOCK: u64 = 4096;
@@ -40,7 +45,7 @@ pub(super) fn root(
         None => {}
     }
     compile(arch, &tree.join("init"), watch)?;
-    make(&tree, &work.join(qemu::ROOT_DISK), watch)
+    make(&tree, &work.join(ROOT), watch)
 }
 
 /// Compiles init for the guest.

@@ -95,10 +95,26 @@ pub enum Error {
     TimedOut {
         /// The limit.
         limit: Duration,
+        /// What the guest asked its metadata service for, if it has one.
+        asked: Option<Vec<String>>,
         /// Whether init had begun.
         reached_init: bool,
         /// The console's last lines.
         console: String,
+    },
+    /// The root's init gave up.
+    #[error("systemd gave up: it froze")]
+    Frozen {
+        /// The console's last lines.
+        console: String,
+    },
+    /// A node came up, but not as a node should.
+    #[error("the node is not sound: {}", faults.join("; "))]
+    Unsound {
+        /// What is wrong, each in a few words.
+        faults: Vec<String>,
+        /// What to look at first.
+        hint: Option<String>,
     },
     /// Init came to its end, but not all it said arrived.
     #[error("init's account on the console is damaged")]
@@ -142,9 +158,15 @@ fn advice(panic: &str) -> Option<String> {
     let advice = if panic.contains("Unable to mount root fs on unknown-block(0,0)") {
         "the kernel found no disk: VIRTIO_MMIO, VIRTIO_BLK and, on x86_64, VIRTIO_MMIO_CMDLINE_DEVICES must be y"
     } else if panic.contains("Unable to mount root fs") {
-        "the kernel cannot read its root disk: EXT2_FS or EXT4_FS must be y"
+        "the kernel cannot read its root disk: EXT4_FS must be y (EXT2_FS for the small init's)"
+    } else if panic.contains("Attempted to kill init") {
+        "init ended, and said above why; systemd cannot live without CGROUPS, DEVTMPFS, TMPFS, UNIX, SIGNALFD, TIMERFD, EPOLL, \
+         INOTIFY_USER and FHANDLE, all y"
     } else if panic.contains("/init failed (error -8)") {
         "the kernel cannot run an ELF program: BINFMT_ELF must be y"
+    } else if panic.contains("No working init found") {
+        "the root disk was mounted and has no program at /sbin/init, /etc/init, /bin/init or /bin/sh that the kernel can start: \
+         BINFMT_ELF, and the root's architecture"
     } else if panic.contains("No working init") || panic.contains("/init failed") {
         "the root disk was mounted, but the kernel would not start its init: see the error number"
     } else {
@@ -186,7 +208,17 @@ impl Diagnose for Error {
                  SERIAL_AMBA_PL011_CONSOLE (arm64) must be y"
                     .into(),
             ),
+            Self::TimedOut { asked: Some(asked), reached_init: true, .. } if asked.is_empty() => Some(
+                "the guest has not asked for its metadata at 169.254.169.254: give it more time, with `--timeout`, or see that \
+                 VIRTIO_NET is y, networkd enabled, and NoCloud among its cloud-init's datasources"
+                    .into(),
+            ),
             Self::TimedOut { .. } => Some("give a slow host more time, with `--timeout`".into()),
+            Self::Frozen { .. } => {
+                Some("what it said before tells which file system or facility the kernel lacks".into())
+            }
+            Self::Unsound { hint, .. } => hint.clone(),
+            Self::Release { .. } => Some("take both images of one build: `--modules` names the other".into()),
             Self::Mount { failure, .. } if failure.number == ENODEV => {
                 Some("neither EXT2_FS nor EXT4_FS is built into the kernel".into())
             }
@@ -208,6 +240,7 @@ impl Diagnose for Error {
             | Self::Ended { console, .. }
             | Self::TimedOut { console, .. }
             | Self::Garbled { console }
+            | Self::Frozen { console }
             | Self::Mount { console, .. }
             | Self::Load { console, .. } => (!console.is_empty()).then(|| console.clone()),
             _ => None,
@@ -226,7 +259,8 @@ mod tests {
             ("VFS: Unable to mount root fs on unknown-block(254,0)", "EXT2_FS"),
             ("Requested init /init failed (error -8).", "BINFMT_ELF"),
             ("Requested init /init failed (error -2).", "error number"),
-            ("No working init found.  Try passing init= option to kernel.", "error number"),
+            ("No working init found.  Try passing init= option to kernel.", "no program at /sbin/init"),
+            ("Attempted to kill init! exitcode=0x00000100", "CGROUPS"),
         ];
         for (text, part) in expected {
             let error = Error::Panic { text: text.into(), console: "the end".into() };
@@ -240,6 +274,7 @@ mod tests {
     fn an_empty_console_hints_at_the_serial_driver() {
         let error = |console: &str| Error::TimedOut {
             limit: Duration::from_secs(3),
+            asked: None,
             reached_init: false,
             console: console.into(),
         };

@@ -2,11 +2,13 @@
 //!
 //! The guest's root is an ext2 disk with one program, `init.c`; the modules volume is
 //! the second disk, mounted where the images' consumers mount it. What init says on the console is the proof.
+//! A whole root volume is `node`'s.
 
 mod console;
 mod disk;
 mod error;
 mod header;
+pub mod node;
 mod qemu;
 mod volume;
 
@@ -20,10 +22,10 @@ use crate::arch::Arch;
 use crate::host::{self, Tool};
 use crate::step::{Level, Unit, Watch};
 
-use console::Heard;
 pub use console::Outcome;
+use console::{Goal, Heard};
 pub use error::Error;
-use qemu::{Ending, Guest, Run};
+use qemu::{Disk, Ending, Guest, Run};
 use volume::Volume;
 
 /// What runs the guest's instructions.
@@ -119,28 +121,26 @@ pub fn requirements(arch: Arch) -> Vec<Tool> {
 /// Boots what is asked for, with `work` for scratch files.
 pub fn boot(request: &Request, work: &Path, watch: &Watch) -> Result<Report, Error> {
     host::require(&requirements(request.arch))?;
-    let kernel = fs::canonicalize(&request.kernel)?;
-    let kernel = match (header::check(&fs::read(&kernel)?, request.arch, &kernel), &request.bz_image) {
-        (Err(Error::NoPvh { .. }), Some(bz_image)) => {
-            watch.reporter.note(Level::Info, "no PVH note: the bzImage beside it is booted instead");
-            fs::canonicalize(bz_image)?
-        }
-        (checked, _) => checked.map(|()| kernel)?,
-    };
-    let volume = request.modules.as_deref().map(Volume::read).transpose()?;
+    let (kernel, volume) = check(request, watch)?;
     let wanted = volume::wanted(&request.load, volume.as_ref())?;
 
     disk::root(request.arch, volume.is_some().then_some(&wanted), work, watch)?;
+    let mut disks = vec![Disk { file: disk::ROOT, is_read_only: false }];
     if let Some(dir) = &request.modules {
-        disk::make(dir, &work.join(qemu::MODULES_DISK), watch)?;
+        disk::make(dir, &work.join(disk::MODULES), watch)?;
+        disks.push(Disk { file: disk::MODULES, is_read_only: true });
     }
     let guest = Guest {
         arch: request.arch,
         kernel: &kernel,
         work,
-        has_modules: volume.is_some(),
+        disks,
         memory_mib: request.memory_mib,
+        processors: 1,
         timeout: request.timeout,
+        parameters: "root=/dev/vda rw init=/init".into(),
+        seed: None,
+        goal: Goal::Init,
     };
     let (accelerator, reason, run) = run(&guest, request.accelerator, watch)?;
     let console = run.console.lines().to_vec();
@@ -163,6 +163,26 @@ pub fn boot(request: &Request, work: &Path, watch: &Watch) -> Result<Report, Err
             .collect(),
         console,
     })
+}
+
+/// The kernel that QEMU will take, and the modules volume that belongs to it.
+fn check(request: &Request, watch: &Watch) -> Result<(PathBuf, Option<Volume>), Error> {
+    let kernel = fs::canonicalize(&request.kernel)?;
+    let data = fs::read(&kernel)?;
+    let volume = request.modules.as_deref().map(Volume::read).transpose()?;
+    let checked = match (header::check(&data, request.arch, &kernel), &request.bz_image) {
+        (Err(Error::NoPvh { .. }), Some(bz_image)) => {
+            watch.reporter.note(Level::Info, "no PVH note: the bzImage beside it is booted instead");
+            fs::canonicalize(bz_image)?
+        }
+        (checked, _) => checked.map(|()| kernel)?,
+    };
+    match (&volume, header::release(&data)) {
+        (Some(volume), Some(release)) if volume.version != release => {
+            Err(Error::Release { kernel: release, modules: volume.version.clone() })
+        }
+        _ => Ok((checked, volume)),
+    }
 }
 
 /// Runs the guest by the accelerator asked for, or by the best that works; says which and why.
@@ -225,7 +245,7 @@ fn judge(run: &Run, timeout: Duration, volume: Option<&Volume>) -> Result<Heard,
                 reached_init,
                 console: [console.as_str(), run.complaint.as_str()].join("\n").trim().to_owned(),
             },
-            _ => Error::TimedOut { limit: timeout, reached_init, console },
+            _ => Error::TimedOut { limit: timeout, asked: None, reached_init, console },
         });
     }
     let Some(heard) = heard else { return Err(Error::Garbled { console }) };

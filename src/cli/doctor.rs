@@ -8,6 +8,7 @@ use crate::host::{self, Tool};
 use crate::kernel::toolchain;
 use crate::plan::toolchain::HOST;
 use crate::recipe::ToolchainRecipe;
+use crate::rootfs::{base, foreign};
 use crate::{boot, plan, sandbox, tree};
 
 /// Say what this host lacks, and the one command that brings it
@@ -34,6 +35,8 @@ enum Wish {
     Kernel,
     /// Boot them
     Boot,
+    /// Build root volumes
+    Os,
 }
 
 impl Doctor {
@@ -47,8 +50,10 @@ impl Doctor {
                     Wish::Kernel if trees.is_empty() => ("build", toolchain::requirements(arch)),
                     Wish::Kernel => ("build", trees.iter().flat_map(tree::requirements).collect()),
                     Wish::Boot => ("boot", boot::requirements(arch)),
+                    Wish::Os => ("build", Self::os(arch, context)?),
                 };
-                text += &format!("{name} {arch} kernels: {}\n", verdict(&tools));
+                let what = if *wish == Wish::Os { "root volumes" } else { "kernels" };
+                text += &format!("{name} {arch} {what}: {}\n", verdict(&tools));
                 all.extend(tools);
             }
         }
@@ -76,6 +81,14 @@ impl Doctor {
         context.print(&text)?;
         missing?;
         Ok(tried.map_err(plan::Error::from)?)
+    }
+
+    /// What the default recipe needs for an architecture.
+    fn os(arch: Arch, context: &Context) -> Result<Vec<Tool>, Failure> {
+        let recipe = context.catalogue().default_system().map_err(plan::Error::from)?;
+        let mut tools = base::requirements(&recipe.archive(arch));
+        tools.extend(foreign::requirement(arch));
+        Ok(tools)
     }
 
     /// The trees to build with; none for this host's own tools.

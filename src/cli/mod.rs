@@ -98,7 +98,6 @@ enum Command {
     Tree(tree::Tree),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
-    /// Boot a built kernel under QEMU and load modules from its modules image
     Boot(boot::Boot),
     /// Tell what images hold: platforms, layers, labels, files
     Inspect(inspect::Inspect),

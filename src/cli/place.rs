@@ -7,17 +7,32 @@ use super::push::{Transport, tagged};
 use super::{Context, Failure};
 use crate::arch::Arch;
 use crate::oci::layout::Layout;
+use crate::plan::boot::Part;
 use crate::registry::pull;
 use crate::registry::reference::Reference;
 use crate::store::Work;
 
 /// A layout to look at: the user's own, or one that an image was pulled into for as long as this lives.
 pub(super) struct Place {
+    /// As the user named it.
+    name: String,
     /// The layout.
     pub(super) layout: Layout,
     /// The image meant, where one is.
     pub(super) image: Option<String>,
     _work: Option<Work>,
+}
+
+impl Place {
+    /// A layout of the user's own.
+    pub(super) fn open(dir: &Path, image: Option<String>) -> Result<Self, Failure> {
+        Ok(Self { name: dir.display().to_string(), layout: Layout::open(dir)?, image, _work: None })
+    }
+
+    /// The image meant, to boot with.
+    pub(super) fn part(&self) -> Part<'_> {
+        Part { place: &self.name, layout: &self.layout, image: self.image.as_deref() }
+    }
 }
 
 impl Context {
@@ -35,14 +50,14 @@ impl Context {
     ) -> Result<Place, Failure> {
         let (dir, image) = split(argument);
         if dir.is_dir() || !is_reference(argument) {
-            return Ok(Place { layout: Layout::open(&dir)?, image, _work: None });
+            return Place::open(&dir, image);
         }
         let reference = tagged(argument)?;
         let client = transport.client(&reference, self)?;
         let work = self.store()?.work()?;
         let layout = Layout::create(&work.path().join("pulled"))?;
         let pulled = pull(&reference, arch, &client, &layout)?;
-        Ok(Place { layout, image: Some(pulled.name), _work: Some(work) })
+        Ok(Place { name: argument.to_owned(), layout, image: Some(pulled.name), _work: Some(work) })
     }
 }
 

@@ -11,7 +11,8 @@ use crate::step::human;
 /// Read images back and check them
 ///
 /// Digests and sizes of all blobs, diff ids, platforms against the binaries inside, and what Flintlock, containerd and
-/// modprobe rely on in kernel and modules images. All findings are told at once; exit code 5 if there are any.
+/// modprobe rely on in kernel and modules images; in root volumes (`io.imgbuild.role=os`) also the programs with their
+/// libraries, dpkg's database, units, owners and leftovers, and what kubelet says its version is. All findings are told at once; exit code 5 if there are any.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -49,6 +50,7 @@ impl Validate {
 fn text(verdict: &Verdict) -> String {
     let mut text = String::new();
     verdict.findings.iter().for_each(|finding| text += &format!("{finding}\n"));
+    verdict.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     for read in &verdict.images {
         let broken = |finding: &&crate::inspect::Finding| {
             finding.image.as_ref() == Some(&read.image) && finding.platform.as_ref() == Some(&read.platform)

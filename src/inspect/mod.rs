@@ -4,6 +4,7 @@
 
 pub mod diff;
 pub mod files;
+pub mod node;
 pub mod report;
 mod rules;
 pub mod validate;

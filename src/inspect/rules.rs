@@ -49,8 +49,10 @@ pub(super) fn check(faults: &mut Faults<'_>, tree: &Tree) {
         // The kernel itself has been looked at, more closely.
         let looked_at = kernel && [KERNEL, "boot/image"].iter().any(|kernel| path.0 == kernel.as_bytes());
         let program = kernel || modules || node.file.mode & 0o111 != 0;
-        // A root volume may hold what no processor runs: BPF, firmware.
-        let foreign = |machine: Option<Arch>| machine.map_or(kernel || modules, |machine| machine != arch);
+        // A root volume may hold what no processor runs: BPF, firmware. One of ours has a closer look of its own.
+        let is_node = faults.image.label("io.imgbuild.role") == Some("os");
+        let foreign =
+            |machine: Option<Arch>| !is_node && machine.map_or(kernel || modules, |machine| machine != arch);
         match node.binary.machine {
             _ if node.file.kind != Kind::File || looked_at => {}
             Some(machine) if program && foreign(machine) => {

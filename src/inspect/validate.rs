@@ -7,7 +7,9 @@ use oci_spec::image::MediaType;
 use serde::Serialize;
 
 use super::files::{self, Kind, Tree};
+use super::node::{self, Volume};
 use super::{Error, Finding, Image, Selection, images, listed, rules};
+use crate::arch::Arch;
 use crate::oci;
 use crate::oci::layer::normal;
 use crate::oci::source::{Framing, Source, check, read_through};
@@ -20,6 +22,8 @@ pub struct Verdict {
     pub images: Vec<Read>,
     /// All that is wrong, in the order of the images.
     pub findings: Vec<Finding>,
+    /// What could not be checked on this host, and why.
+    pub notes: Vec<Finding>,
 }
 
 /// An image that was read.
@@ -39,7 +43,7 @@ pub struct Read {
 
 /// Reads the selected images whole; without a selection, every other blob of the source as well.
 pub fn validate(source: &dyn Source, selection: &Selection, cancel: &Cancel) -> Result<Verdict, Error> {
-    let mut verdict = Verdict { images: Vec::new(), findings: Vec::new() };
+    let mut verdict = Verdict { images: Vec::new(), findings: Vec::new(), notes: Vec::new() };
     let mut seen = BTreeSet::new();
     let mut places = BTreeSet::new();
     for image in images(source, selection)? {
@@ -50,7 +54,7 @@ pub fn validate(source: &dyn Source, selection: &Selection, cancel: &Cancel) -> 
                 continue;
             }
         };
-        let mut faults = Faults { image: &image, found: Vec::new() };
+        let mut faults = Faults { image: &image, found: Vec::new(), notes: Vec::new() };
         if !places.insert((image.name.clone(), image.platform())) {
             faults.add("there is another image of this name and platform");
         }
@@ -63,6 +67,7 @@ pub fn validate(source: &dyn Source, selection: &Selection, cancel: &Cancel) -> 
             size: image.manifest.layers().iter().map(oci_spec::image::Descriptor::size).sum(),
         });
         verdict.findings.append(&mut faults.found);
+        verdict.notes.append(&mut faults.notes);
         let descriptors = image.manifest.layers().iter().chain([image.manifest.config(), &image.descriptor]);
         seen.extend(descriptors.chain(&image.index).map(|descriptor| descriptor.digest().to_string()));
     }
@@ -95,6 +100,7 @@ fn interruptible<T>(result: Result<T, oci::Error>) -> Result<Result<T, oci::Erro
 pub(super) struct Faults<'i> {
     pub(super) image: &'i Image,
     found: Vec<Finding>,
+    notes: Vec<Finding>,
 }
 
 impl Faults<'_> {
@@ -166,8 +172,37 @@ impl Faults<'_> {
         if whole && image.is_image() {
             self.entries(&tree);
             rules::check(self, &tree);
+            self.node(source, cancel)?;
         }
         Ok(tree)
+    }
+
+    /// What the users of a root volume rely on.
+    fn node(&mut self, source: &dyn Source, cancel: &Cancel) -> Result<(), Error> {
+        let image = self.image;
+        let arch = image.config.architecture().to_string();
+        if image.label("io.imgbuild.role") != Some("os") {
+            return Ok(());
+        }
+        let Ok(arch) = arch.parse::<Arch>() else {
+            self.add(format!("it is for {arch}, which no root volume here is for"));
+            return Ok(());
+        };
+        let layers = image.manifest.layers();
+        let labels = image.config.config().as_ref().and_then(|config| config.labels().clone());
+        let labels = labels.unwrap_or_default().into_iter().collect();
+        match node::check(&Volume { source, layers, arch, labels: &labels }, cancel) {
+            Ok(report) => {
+                let (name, platform) = (Some(image.name.clone()), Some(image.platform()));
+                let named = |finding| Finding { image: name.clone(), platform: platform.clone(), ..finding };
+                self.found.extend(report.findings.into_iter().map(named));
+                self.notes.extend(report.notes.into_iter().map(named));
+            }
+            // A path that leads outside, say: a tree that no host would unpack.
+            Err(Error::Oci(error @ oci::Error::Entry(..))) => self.add(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Media types, and the platform as index and configuration have it.

@@ -118,6 +118,9 @@ type Visit<'v> = dyn FnMut(usize, Member, &mut dyn Read) -> Result<(), Error> + 
 /// Who is shown each regular file, by its inode and size, with its bytes.
 pub type Fill<'f> = dyn FnMut(usize, u64, &mut dyn Read) -> Result<(), Error> + 'f;
 
+/// Who is shown each member of all layers with its bytes, by layer and member, both counted from 0.
+pub type Show<'s> = dyn FnMut((usize, usize), &Member, &mut dyn Read) -> Result<(), Error> + 's;
+
 impl Root {
     /// Reads all layers, lowest first; `done` is told how many bytes of files went by.
     pub fn read(
@@ -126,12 +129,25 @@ impl Root {
         cancel: &Cancel,
         done: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
-        let mut root = Self { inodes: vec![directory()], newest: 0 };
         let mut bytes = 0;
+        Self::read_and_show(source, layers, cancel, &mut |_, member, _| {
+            bytes += member.size;
+            done(bytes);
+            Ok(())
+        })
+    }
+
+    /// Reads all layers and shows every member on the way, those too that a later one hides.
+    pub fn read_and_show(
+        source: &dyn Source,
+        layers: &[Descriptor],
+        cancel: &Cancel,
+        show: &mut Show<'_>,
+    ) -> Result<Self, Error> {
+        let mut root = Self { inodes: vec![directory()], newest: 0 };
         for (layer, descriptor) in layers.iter().enumerate() {
-            visit(source, descriptor, cancel, &mut |number, member, _| {
-                bytes += member.size;
-                done(bytes);
+            visit(source, descriptor, cancel, &mut |number, member, bytes| {
+                show((layer, number), &member, bytes)?;
                 root.apply(member, (layer, number))
             })?;
         }

@@ -19,7 +19,7 @@ use crate::document::list;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
 use crate::{
-    fetch, host, kernel as kernel_room, lock as lock_room, oci, recipe, rootfs, sandbox, store, tree,
+    fetch, host, inspect, kernel as kernel_room, lock as lock_room, oci, recipe, rootfs, sandbox, store, tree,
 };
 
 /// Why a request cannot be carried out.
@@ -46,6 +46,19 @@ pub enum Error {
     /// The root volume cannot be made.
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
+    /// The finished image cannot be looked at.
+    #[error(transparent)]
+    Inspect(#[from] inspect::Error),
+    /// The finished image is not what its users need.
+    #[error("{image} for {arch} is not sound, and was not written: {} findings", .findings.len())]
+    Unsound {
+        /// The image.
+        image: String,
+        /// Its architecture.
+        arch: Arch,
+        /// What is wrong with it.
+        findings: Vec<String>,
+    },
     /// The recipe is for a system without Kubernetes.
     #[error("the recipe `{recipe}` is for a system without Kubernetes")]
     NoKubernetes {
@@ -132,6 +145,7 @@ impl Error {
             Self::Kernel(error) => error,
             Self::Tree(error) => error,
             Self::Rootfs(error) => error,
+            Self::Inspect(error) => error,
             Self::Command(error) => error,
             Self::Store(error) => error,
             Self::Oci(error) => error,
@@ -146,6 +160,7 @@ impl Diagnose for Error {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
             (None, Self::NotRecorded(_)) => Class::NotReproducible,
+            (None, Self::Unsound { .. }) => Class::Verification,
             (None, _) => Class::Usage,
         }
     }
@@ -166,6 +181,7 @@ impl Diagnose for Error {
                 near.map(|near| format!("did you mean `{near}`?"))
             }
             (None, Self::NoToolchain { .. }) => Some("name one with --toolchain".into()),
+            (None, Self::Unsound { .. }) => Some("a package, a file or a unit of the recipe cures most of these".into()),
             (None, Self::NoKubernetes { .. }) => {
                 Some("leave out --k8s, or name a recipe that has Kubernetes with --recipe".into())
             }
@@ -183,7 +199,7 @@ impl Diagnose for Error {
 
     fn detail(&self) -> Option<String> {
         match self {
-            Self::NotRecorded(images) => Some(images.join("\n")),
+            Self::NotRecorded(lines) | Self::Unsound { findings: lines, .. } => Some(lines.join("\n")),
             _ => self.inner().and_then(Diagnose::detail),
         }
     }

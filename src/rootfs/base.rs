@@ -84,21 +84,6 @@ impl Base {
         record
     }
 
-    /// The programs that making it needs.
-    pub fn requirements(&self) -> Vec<Tool> {
-        let mut tools = archive_requirements(&self.archive);
-        if rustix::process::geteuid().is_root() {
-            tools.push(Tool::new(
-                crate::sandbox::PROGRAM,
-                "bubblewrap",
-                "has what they start end with imgbuild",
-            ));
-        } else {
-            tools.push(Tool::new("newuidmap", "uidmap", "gives files their owners without root"));
-        }
-        tools
-    }
-
     /// The system's etc/apt/sources.list.
     fn sources(&self) -> String {
         let Some(url) = &self.url else {
@@ -111,7 +96,7 @@ impl Base {
 
     /// Makes the system's clean tar at `target` from the archive at `base`; what the lock pins is not looked at.
     pub fn make(&self, target: &Path, base: &str, watch: &Watch) -> Result<(Contents, Vec<Package>), Error> {
-        host::require(&self.requirements())?;
+        host::require(&requirements(&self.archive))?;
         if !rustix::process::geteuid().is_root() {
             require_ids()?;
         }
@@ -134,6 +119,17 @@ impl Base {
         }
         Ok((contents, tree::packages(&list)?))
     }
+}
+
+/// The programs that making a base of this archive needs.
+pub fn requirements(archive: &Archive) -> Vec<Tool> {
+    let mut tools = archive_requirements(archive);
+    tools.push(if rustix::process::geteuid().is_root() {
+        Tool::new(crate::sandbox::PROGRAM, "bubblewrap", "has what they start end with imgbuild")
+    } else {
+        Tool::new("newuidmap", "uidmap", "gives files their owners without root")
+    });
+    tools
 }
 
 /// Fails if this user has no further ids.

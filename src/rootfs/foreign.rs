@@ -28,20 +28,21 @@ fn magic(arch: Arch) -> String {
     format!("{}:{}", hex(sign), hex(mask))
 }
 
-/// Sees to it that programs for `arch` run here; root sets that up where it is missing, and says so.
-pub fn ensure(arch: Arch, watch: &Watch) -> Result<(), Error> {
-    if Arch::host() == Some(arch) {
-        return Ok(());
-    }
+/// The program that runs those of another architecture; none for this host's own.
+pub fn requirement(arch: Arch) -> Option<Tool> {
     let program = match arch {
+        _ if Arch::host() == Some(arch) => return None,
         Arch::X86_64 => "qemu-x86_64-static",
         Arch::Arm64 => "qemu-aarch64-static",
     };
-    host::require(&[Tool::new(
-        program,
-        "qemu-user-static",
-        "runs the packages' scripts of the other architecture",
-    )])?;
+    Some(Tool::new(program, "qemu-user-static", "runs the packages' scripts of the other architecture"))
+}
+
+/// Sees to it that programs for `arch` run here; root sets that up where it is missing, and says so.
+pub fn ensure(arch: Arch, watch: &Watch) -> Result<(), Error> {
+    let Some(tool) = requirement(arch) else { return Ok(()) };
+    host::require(&[tool.clone()])?;
+    let program = &*tool.program;
     if is_registered(program)? {
         return Ok(());
     }

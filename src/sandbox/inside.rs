@@ -44,6 +44,7 @@ pub struct Sandbox {
     mounts: Vec<Mount>,
     env: BTreeMap<OsString, OsString>,
     limits: Limits,
+    bare: bool,
 }
 
 impl Sandbox {
@@ -112,6 +113,12 @@ impl Sandbox {
         self.env.iter().fold(command, |command, (name, value)| command.env(name, value))
     }
 
+    /// For a tree of a few files without a shell: programs are started without one, so limits and umask stay unset.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
     /// The words that start `program` inside, after the name of [`PROGRAM`].
     pub(super) fn words(
         &self,
@@ -140,7 +147,10 @@ impl Sandbox {
             words.add(["--setenv".as_ref(), name.as_os_str(), value.as_os_str()]);
         }
         words.add(["--chdir".as_ref(), dir.map_or(OsStr::new("/"), Path::as_os_str)]);
-        words.add(["--", "/bin/sh", "-c", &self.opening(), "sh"]);
+        words.add(["--"]);
+        if !self.bare {
+            words.add(["/bin/sh", "-c", &self.opening(), "sh"]);
+        }
         words.add([program]);
         words.0.extend_from_slice(args);
         Ok(words.0)

@@ -49,6 +49,8 @@ pub(crate) struct Forged {
     /// The architecture of the configuration.
     pub(crate) arch: String,
     pub(crate) items: Vec<Item>,
+    /// The entries of a second layer, if it has one.
+    pub(crate) upper: Vec<Item>,
     pub(crate) labels: BTreeMap<String, String>,
     /// The diff ids, where they are not the right ones.
     pub(crate) diff_ids: Option<Vec<String>>,
@@ -68,6 +70,7 @@ impl Forged {
             listed: Some(arch.to_owned()),
             arch: arch.to_owned(),
             items,
+            upper: Vec::new(),
             labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             diff_ids: None,
             layer_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
@@ -183,18 +186,27 @@ fn write_indexes(dir: &Path, indexes: BTreeMap<&str, Vec<Value>>) {
 }
 
 fn manifest(dir: &Path, image: &Forged) -> Value {
-    let tar = tar(&image.items);
-    let diff_ids = image.diff_ids.clone().unwrap_or_else(|| vec![format!("sha256:{}", sha256(&tar))]);
-    let bytes = if image.gzip { gzip(&tar) } else { tar };
-    let mut layer = blob(dir, &image.layer_type, &bytes);
-    layer["size"] = json!(bytes.len() as u64 + image.more);
+    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    for items in [&image.items, &image.upper] {
+        // The first one may be empty, and is there all the same.
+        if items.is_empty() && !layers.is_empty() {
+            continue;
+        }
+        let tar = tar(items);
+        diff_ids.push(format!("sha256:{}", sha256(&tar)));
+        let bytes = if image.gzip { gzip(&tar) } else { tar };
+        let mut layer = blob(dir, &image.layer_type, &bytes);
+        layer["size"] = json!(bytes.len() as u64 + image.more);
+        layers.push(layer);
+    }
+    let diff_ids = image.diff_ids.clone().unwrap_or(diff_ids);
     let config = json!({
         "architecture": image.arch, "os": "linux", "config": {"Labels": image.labels},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = blob(dir, &image.config_type, config.to_string().as_bytes());
     let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer]});
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
     let mut entry = blob(dir, media_type, manifest.to_string().as_bytes());
     if let Some(listed) = &image.listed {
         entry["platform"] = json!({"architecture": listed, "os": "linux"});

@@ -14,6 +14,7 @@ pub(crate) mod real;
 pub(crate) mod registry;
 pub(crate) mod source;
 pub(crate) mod unpacked;
+pub(crate) mod volume;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;

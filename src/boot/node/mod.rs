@@ -1,0 +1,231 @@
+//! A whole root volume, booted as Flintlock boots one under Firecracker: raw ext4 disks, the modules volume mounted by
+//! cloud-init from vendor data, metadata by a seed URL. cloud-init also brings in `report.py`, whose account is the proof.
+
+pub(super) mod account;
+pub(super) mod seed;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::console::Goal;
+use super::qemu::{self, Disk, Ending, Guest, Run};
+use super::{Accelerator, Error, Request, check, kvm_obstacle, run, seconds, volume};
+use crate::arch::Arch;
+use crate::host::{self, Tool};
+use crate::step::Watch;
+pub use account::{Account, Asked, CloudInit, Containerd, FailedUnit, HostKeys};
+use seed::{Part, Seed};
+
+/// The root disk's name in the scratch directory: an ext4.
+pub const ROOT_DISK: &str = "root.ext4";
+/// The modules disk's.
+pub const MODULES_DISK: &str = "modules.ext4";
+/// Two, since CAPMVM's nodes have no fewer.
+const PROCESSORS: u32 = 2;
+/// What every Kubernetes node needs in its kernel.
+const NODE_MODULES: [&str; 2] = ["overlay", "br_netfilter"];
+
+/// A root volume to boot, and what is wanted of it. The disks lie in the scratch directory.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Kernel, modules and limits.
+    pub request: Request,
+    /// The user's own data for cloud-init.
+    pub user_data: Option<Vec<u8>>,
+    /// How far it is to come.
+    pub wish: Wish,
+}
+
+/// How far a root volume is to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Up, and to give an account of itself.
+    Account,
+    /// To this text on the console.
+    Text(String),
+}
+
+/// How far a root volume came.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The kernel's release.
+    pub release: String,
+    /// What ran the guest: [`Accelerator::Kvm`] or [`Accelerator::Tcg`].
+    pub accelerator: Accelerator,
+    /// Why that one.
+    pub accelerator_reason: String,
+    /// From the start of QEMU to the kernel's first word.
+    pub kernel_seconds: f64,
+    /// From the start of QEMU to the start of init.
+    pub init_seconds: f64,
+    /// From the start of QEMU to the text, or to the account.
+    pub reached_seconds: f64,
+    /// The text that was waited for.
+    pub expected: Option<String>,
+    /// What the guest says of itself, unless a text was waited for.
+    pub node: Option<Account>,
+    /// What the guest asked its metadata service for, in that order.
+    pub metadata_requests: Vec<String>,
+    /// What is not as it should be on a node.
+    pub faults: Vec<String>,
+    /// Everything on the console, line by line.
+    #[serde(skip)]
+    pub console: Vec<String>,
+}
+
+/// The programs that booting a root volume needs on this host: its disks are made without any.
+pub fn requirements(arch: Arch) -> Vec<Tool> {
+    super::requirements(arch).into_iter().take(1).collect()
+}
+
+/// Fails where kernel, modules and this host do not fit together; the disks need not be there yet.
+pub fn fits(request: &Request, watch: &Watch) -> Result<(), Error> {
+    prepare(request, watch).map(drop)
+}
+
+/// Boots the root volume in `work` and waits until it comes as far as it should.
+pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
+    let request = &node.request;
+    let (kernel, release) = prepare(request, watch)?;
+    let guest = guest(node, &kernel, release.as_deref(), work);
+    let (accelerator, accelerator_reason, run) = run(&guest, request.accelerator, watch)?;
+    judge(&run, node)?;
+    let account = run.console.account().filter(|_| node.wish == Wish::Account).cloned();
+    let expected = match &node.wish {
+        Wish::Account => None,
+        Wish::Text(text) => Some(text.clone()),
+    };
+    let since = |moment: Option<std::time::Duration>| seconds(moment.unwrap_or(run.whole));
+    Ok(Report {
+        release: run.console.release().unwrap_or_default().to_owned(),
+        accelerator,
+        accelerator_reason,
+        kernel_seconds: since(run.banner),
+        init_seconds: since(run.first_word),
+        reached_seconds: since(run.reached),
+        expected,
+        faults: account.as_ref().map(|account| account.faults(release.is_some())).unwrap_or_default(),
+        node: account,
+        metadata_requests: run.asked,
+        console: run.console.lines().to_vec(),
+    })
+}
+
+/// Boots the root volume in `work` with the user's terminal as its console.
+pub fn converse(node: &Node, work: &Path, watch: &Watch) -> Result<(), Error> {
+    let (kernel, release) = prepare(&node.request, watch)?;
+    let guest = guest(node, &kernel, release.as_deref(), work);
+    let accelerator = match (node.request.accelerator, kvm_obstacle(node.request.arch)) {
+        (Accelerator::Kvm, Some(why)) => return Err(Error::Kvm { why, console: String::new() }),
+        (Accelerator::Tcg, _) | (Accelerator::Auto, Some(_)) => Accelerator::Tcg,
+        (Accelerator::Kvm | Accelerator::Auto, None) => Accelerator::Kvm,
+    };
+    let status = qemu::converse(&guest, accelerator, watch)?;
+    if status.success() {
+        return Ok(());
+    }
+    let (status, console) = (status.to_string(), String::new());
+    Err(Error::Ended { status, reached_init: false, console })
+}
+
+/// The kernel that QEMU will take, and the release of the modules volume.
+fn prepare(request: &Request, watch: &Watch) -> Result<(PathBuf, Option<String>), Error> {
+    host::require(&requirements(request.arch))?;
+    let (kernel, volume) = check(request, watch)?;
+    volume::wanted(&request.load, volume.as_ref())?;
+    Ok((kernel, volume.map(|volume| volume.version)))
+}
+
+fn guest<'g>(node: &Node, kernel: &'g Path, release: Option<&str>, work: &'g Path) -> Guest<'g> {
+    let request = &node.request;
+    let report = report(&request.load);
+    // Without the RSA key, whose making takes longer than all the rest of a boot under TCG.
+    let quick = Part { name: "quick.cfg", content: b"#cloud-config\nssh_genkeytypes: [ed25519]\n" };
+    let users = node.user_data.as_ref().map(|content| Part { name: "user-data", content });
+    let mut parts = vec![users.unwrap_or(quick)];
+    let goal = match &node.wish {
+        Wish::Account => {
+            parts.push(Part { name: "report.py", content: report.as_bytes() });
+            Goal::Account
+        }
+        Wish::Text(text) => Goal::Text(text.clone()),
+    };
+    let modules = release.map(|_| Disk { file: MODULES_DISK, is_read_only: false });
+    Guest {
+        arch: request.arch,
+        kernel,
+        work,
+        disks: [Disk { file: ROOT_DISK, is_read_only: false }].into_iter().chain(modules).collect(),
+        memory_mib: request.memory_mib,
+        processors: PROCESSORS,
+        timeout: request.timeout,
+        parameters: format!("root=/dev/vda rw {}", seed::parameters()),
+        seed: Some(Seed::new(release, &parts)),
+        goal,
+    }
+}
+
+/// The program that gives the account, with the modules it shall load.
+fn report(load: &[String]) -> String {
+    let load: Vec<_> = load.iter().map(|name| name.replace('-', "_")).collect();
+    let asked = json!({ "load": load, "node": NODE_MODULES }).to_string();
+    include_str!("report.py").replace("@ASKED@", &asked)
+}
+
+/// Why a run did not come as far as it should, if it did not.
+fn judge(run: &Run, node: &Node) -> Result<(), Error> {
+    if run.console.is_complete() {
+        return Ok(());
+    }
+    let console = run.console.tail();
+    if let Some(text) = run.console.panic() {
+        return Err(Error::Panic { text: text.to_owned(), console });
+    }
+    if run.console.is_frozen() {
+        return Err(Error::Frozen { console });
+    }
+    let reached_init = run.first_word.is_some();
+    Err(match &run.ending {
+        Ending::Exited(status) => Error::Ended {
+            status: status.to_string(),
+            reached_init,
+            console: [console.as_str(), run.complaint.as_str()].join("\n").trim().to_owned(),
+        },
+        _ => {
+            let asked = Some(run.asked.clone());
+            Error::TimedOut { limit: node.request.timeout, asked, reached_init, console }
+        }
+    })
+}
+
+impl Report {
+    /// Fails with what is not as it should be.
+    pub fn sound(&self) -> Result<(), Error> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        let hint = match self.metadata_requests.iter().any(|path| path.ends_with("/vendor-data")) {
+            false => {
+                "the guest never asked for its vendor data: cloud-init must be 20.4 or newer, with NoCloud among its datasources"
+            }
+            true => "`--console` shows what the guest said, `--interactive` lets you look around in it",
+        };
+        Err(Error::Unsound { faults: self.faults.clone(), hint: Some(hint.into()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_program_is_told_what_to_load() {
+        let program = report(&["ip-vs".into(), "nfs".into()]);
+        assert!(
+            program.contains(r#"json.loads('{"load":["ip_vs","nfs"],"node":["overlay","br_netfilter"]}')"#)
+        );
+        assert!(!program.contains("@ASKED@"));
+    }
+}
