@@ -252,7 +252,7 @@ fn tree(recipe: &ToolchainRecipe, desk: &Desk<'_>, found: &mut Findings) -> Resu
     let Desk { context, lock, mirrors, .. } = desk;
     let store = context.store()?;
     let inputs = toolchain::Inputs { lock, mirrors, store: &store };
-    let tree = toolchain::tree_of(recipe, lock)?;
+    let tree = toolchain::tree_of(recipe, lock, mirrors)?;
     let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
     packages(&pin, tree.pin.as_ref(), found);
     Ok(())

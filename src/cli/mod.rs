@@ -77,6 +77,9 @@ struct Global {
     /// Take a place's files from somewhere else, with the same hashes: PLACE=URL or PLACE=DIRECTORY
     #[arg(long, global = true, value_name = "PLACE=BASE")]
     mirror: Vec<String>,
+    /// Hold a place's archive to the keys in this file, such as those of a mirror of your own
+    #[arg(long, global = true, value_name = "PLACE=FILE")]
+    keyring: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -231,6 +234,11 @@ struct Context {
     printer: Arc<Printer>,
 }
 
+/// The two halves of `PLACE=VALUE`.
+fn named(argument: &str) -> Option<(&str, &str)> {
+    argument.split_once('=').filter(|(_, value)| !value.is_empty())
+}
+
 impl Context {
     fn store(&self) -> Result<Store, Failure> {
         let root = match self.global.store.as_ref().or(self.settings.store.as_ref()) {
@@ -263,15 +271,18 @@ impl Context {
         let mut mirrors = Mirrors::default();
         let known = || crate::document::list(lock.places());
         for argument in &self.global.mirror {
-            let (place, base) =
-                argument.split_once('=').filter(|(_, base)| !base.is_empty()).ok_or_else(|| {
-                    let message = format!("`--mirror {argument}` names no place and base");
-                    Failure::Usage {
-                        message,
-                        hint: "write it as `--mirror kernel.org=URL` or `=DIRECTORY`".into(),
-                    }
-                })?;
+            let (place, base) = named(argument).ok_or_else(|| Failure::Usage {
+                message: format!("`--mirror {argument}` names no place and base"),
+                hint: "write it as `--mirror kernel.org=URL` or `=DIRECTORY`".into(),
+            })?;
             mirrors.add(place, base);
+        }
+        for argument in &self.global.keyring {
+            let (place, file) = named(argument).ok_or_else(|| Failure::Usage {
+                message: format!("`--keyring {argument}` names no place and file"),
+                hint: "write it as `--keyring ubuntu=FILE`".into(),
+            })?;
+            mirrors.trust(place, &std::path::absolute(file)?.display().to_string());
         }
         for place in lock.places() {
             if let Ok(base) = std::env::var(Mirrors::variable(place))
@@ -285,7 +296,7 @@ impl Context {
         }
         let unknown = mirrors.places().find(|place| lock.place(place).is_none());
         if let Some(place) = unknown {
-            let message = format!("a mirror is named for `{place}`, which is no place of the lock");
+            let message = format!("a mirror or a keyring is named for `{place}`, which is no place of the lock");
             return Err(Failure::Usage { message, hint: format!("the places are {}", known()) });
         }
         Ok(mirrors)

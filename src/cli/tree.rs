@@ -36,7 +36,7 @@ impl Tree {
             if self.names.is_empty() { is_default } else { self.names.iter().any(|asked| asked == name) }
         };
         for recipe in all.iter().filter(|recipe| is_meant(&recipe.name, recipe.kernels.is_some())) {
-            let tree = toolchain::tree_of(recipe, &lock)?;
+            let tree = toolchain::tree_of(recipe, &lock, &mirrors)?;
             let made = toolchain::make(&tree, inputs, &context.watch)?;
             let pinned = tree.pin.as_ref().map_or(0, |pin| pin.packages.len());
             let (name, arch) = (&recipe.name, tree.arch);

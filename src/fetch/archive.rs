@@ -105,9 +105,9 @@ pub struct Listed {
 
 /// Asks the archive of `list` for its source package.
 pub fn kernels(list: &SourceList, lock: &Lock, mirrors: &Mirrors, watch: &Watch) -> Result<Listed, Error> {
-    let keyring = Path::new(&list.keyring);
-    let keys = fs::read(keyring).map_err(|source| Error::NoKeyring { place: list.place.clone(), source })?;
-    let keyring = Keyring::of_archive(&list.keyring, &keys)?;
+    let path = mirrors.keyring(&list.place, &list.keyring);
+    let keys = fs::read(Path::new(path)).map_err(|source| Error::NoKeyring { place: list.place.clone(), source })?;
+    let keyring = Keyring::of_archive(path, &keys)?;
     let bring = |path: &str| {
         let location = mirrors.find(lock, &list.place, path)?;
         super::document(&list.place, location, LONGEST, watch)

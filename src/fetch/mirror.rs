@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::lock::{Base, FilePin, Lock, join};
+use crate::recipe::Archive;
 use crate::sandbox::Command;
 use crate::step::{Cancel, Level, Watch};
 
@@ -18,19 +19,38 @@ pub enum Location {
     Path([PathBuf; 2]),
 }
 
-/// The mirrors the user names, by place.
+/// The mirrors the user names, by place, and the keys that archives there are signed with.
 #[derive(Debug, Default, Clone)]
-pub struct Mirrors(BTreeMap<String, String>);
+pub struct Mirrors {
+    bases: BTreeMap<String, String>,
+    keyrings: BTreeMap<String, String>,
+}
 
 impl Mirrors {
     /// Adds a mirror; one that is there already stays, so the strongest source is added first.
     pub fn add(&mut self, place: &str, base: &str) {
-        self.0.entry(place.to_owned()).or_insert_with(|| base.to_owned());
+        self.bases.entry(place.to_owned()).or_insert_with(|| base.to_owned());
     }
 
-    /// The places mirrors are named for.
+    /// Holds the archive at a place to the keys in this file, a name below `/usr/share/keyrings` or a path.
+    pub fn trust(&mut self, place: &str, keyring: &str) {
+        self.keyrings.insert(place.to_owned(), keyring.to_owned());
+    }
+
+    /// The keys that are named for a place, else its own.
+    pub fn keyring<'k>(&'k self, place: &str, own: &'k str) -> &'k str {
+        self.keyrings.get(place).map_or(own, String::as_str)
+    }
+
+    /// The archive with the keys that are named for its place, else with its own.
+    pub fn held(&self, archive: &Archive) -> Archive {
+        let keyring = self.keyring(&archive.place, &archive.keyring).to_owned();
+        Archive { keyring, ..archive.clone() }
+    }
+
+    /// The places mirrors and keys are named for.
     pub fn places(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.bases.keys().chain(self.keyrings.keys()).map(String::as_str)
     }
 
     /// The environment variable that names a mirror for `place`: `IMGBUILD_MIRROR_KERNEL_ORG`.
@@ -45,7 +65,7 @@ impl Mirrors {
             let missing = || Error::NoMirror { place: place.to_owned(), label: label.to_owned() };
             apt_mirror(label).ok_or_else(missing)
         };
-        match (self.0.get(place), lock.place(place)) {
+        match (self.bases.get(place), lock.place(place)) {
             // The lock's own word for "what apt here uses" is good for a mirror, too.
             (Some(mirror), _) => mirror.strip_prefix("apt:").map_or_else(|| Ok(mirror.clone()), apt),
             (None, Some(Base::Url(url))) => Ok(url.clone()),
@@ -64,7 +84,7 @@ impl Mirrors {
         probe: &str,
         watch: &Watch,
     ) -> Result<String, Error> {
-        let Some(dated) = lock.snapshot(place, moment).filter(|_| !self.0.contains_key(place)) else {
+        let Some(dated) = lock.snapshot(place, moment).filter(|_| !self.bases.contains_key(place)) else {
             return self.base(lock, place);
         };
         let Err(reason) = super::download::answers(&join(&dated, probe), watch) else { return Ok(dated) };
@@ -147,6 +167,16 @@ mod tests {
             let paths = ["/srv/m/v5/linux.tar.xz".into(), "/srv/m/linux.tar.xz".into()];
             assert_eq!(mirrors.locate(&lock, &lock.kernels()[0].file()).unwrap(), Location::Path(paths));
         }
+    }
+
+    #[test]
+    fn keys_named_for_a_place_win_over_the_recipes() {
+        let recipe = crate::recipe::Catalogue::Builtin.toolchains().unwrap().remove(0);
+        let mut mirrors = Mirrors::default();
+        mirrors.trust("ubuntu", "ours");
+        assert_eq!(mirrors.held(&recipe.archive), recipe.archive);
+        mirrors.trust("debian", "/k.gpg");
+        assert_eq!(mirrors.held(&recipe.archive).keyring_path(), "/k.gpg");
     }
 
     #[test]

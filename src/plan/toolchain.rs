@@ -43,6 +43,7 @@ impl Toolchain {
         version: &Version,
         catalogue: &Catalogue,
         lock: &Lock,
+        mirrors: &Mirrors,
     ) -> Result<Self, Error> {
         if asked == Some(HOST) {
             return Ok(Self::Host);
@@ -62,7 +63,7 @@ impl Toolchain {
                 None => Error::NoToolchain { version: version.clone(), known },
             });
         };
-        Ok(Self::Tree(Box::new(tree_of(found, lock)?)))
+        Ok(Self::Tree(Box::new(tree_of(found, lock, mirrors)?)))
     }
 
     /// Its name, as `--toolchain` takes it.
@@ -196,9 +197,12 @@ impl Inputs<'_> {
 }
 
 /// The tree of a toolchain on this host, as the lock has it.
-pub fn tree_of(recipe: &ToolchainRecipe, lock: &Lock) -> Result<Tree, Error> {
+pub fn tree_of(recipe: &ToolchainRecipe, lock: &Lock, mirrors: &Mirrors) -> Result<Tree, Error> {
     let arch = Arch::host().ok_or(Error::Host)?;
-    Ok(Tree { recipe: recipe.clone(), arch, pin: lock.tree(&recipe.name, arch).cloned() })
+    let mut recipe = recipe.clone();
+    recipe.archive = mirrors.held(&recipe.archive);
+    let pin = lock.tree(&recipe.name, arch).cloned();
+    Ok(Tree { recipe, arch, pin })
 }
 
 /// The tree, from the store or made now.

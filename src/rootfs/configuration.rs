@@ -29,6 +29,7 @@ pub fn entries(recipe: &OsRecipe, base: &Contents) -> Result<Vec<Upper>, Error> 
     for (name, unit) in &recipe.units {
         uppers.push(text(format!("{DIR}/{name}"), unit.clone()));
     }
+    uppers.extend(recipe.directories.iter().map(|path| Entry::directory(path.as_str()).into()));
     let mut texts = base.units.clone();
     texts.extend(recipe.units.clone());
     let place = |unit: &str| if recipe.units.contains_key(unit) { DIR } else { BASE_UNITS }.to_owned();

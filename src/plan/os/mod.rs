@@ -121,7 +121,7 @@ impl Plan {
 
     /// The base system for an architecture.
     pub fn base(&self, arch: Arch) -> Base {
-        let archive = self.recipe.archive(arch);
+        let archive = self.mirrors.held(&self.recipe.archive(arch));
         let url = match self.lock.place(&archive.place) {
             Some(PlaceBase::Url(url)) if url.starts_with("http") => Some(url.clone()),
             _ => None,
