@@ -201,7 +201,7 @@ impl LockCommand {
         let plan = os::Plan::new(&system, &[], &self.arch, catalogue, lock, (*mirrors).clone(), packing)?;
         for arch in &plan.arches {
             let pin = plan.refresh(*arch, &store, &context.watch)?;
-            packages(pin, plan.base(*arch).pin.as_ref(), found);
+            packages(&pin, plan.base(*arch).pin.as_ref(), found);
         }
         Ok(())
     }
@@ -254,12 +254,12 @@ fn tree(recipe: &ToolchainRecipe, desk: &Desk<'_>, found: &mut Findings) -> Resu
     let inputs = toolchain::Inputs { lock, mirrors, store: &store };
     let tree = toolchain::tree_of(recipe, lock, mirrors)?;
     let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
-    packages(pin, tree.pin.as_ref(), found);
+    packages(&pin, tree.pin.as_ref(), found);
     Ok(())
 }
 
 /// Tells how the packages that an archive has now differ from the pinned ones.
-fn packages(pin: TreePin, pinned: Option<&TreePin>, found: &mut Findings) {
+fn packages(pin: &TreePin, pinned: Option<&TreePin>, found: &mut Findings) {
     let (name, arch, count) = (&pin.name, pin.arch, pin.packages.len());
     let moved = pinned.map(|pinned| drift(&pinned.packages, &pin.packages));
     let verdict = match &moved {

@@ -14,6 +14,7 @@ use crate::plan::os::{Plan, System};
 
 /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(after_help = "\
 An image is a base layer (the distribution's packages, made without a trace of this machine), a layer with
 Kubernetes, containerd and their configuration, and one with what the recipe says. Images of one recipe share

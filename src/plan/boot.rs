@@ -64,7 +64,7 @@ pub enum Error {
         names: Vec<String>,
     },
     /// A kernel image without a kernel.
-    #[error("the kernel image of `{0}` has no file boot/vmlinux")]
+    #[error("the kernel image `{0}` has no file boot/vmlinux")]
     NoVmlinux(String),
     /// A root volume that no kernel can start.
     #[error("`{0}` has no init: no program at /sbin/init, /etc/init, /bin/init or /bin/sh")]
@@ -201,9 +201,10 @@ fn files(parts: Parts<'_>, request: Request, store: &Store, watch: &Watch) -> Re
         unpack(layout, modules, &volume, &watch.cancel)?;
     }
     fs_err::create_dir(work.path().join("boot")).map_err(oci::Error::from)?;
+    let name = &kernel.name;
     let kernel = root.join("boot/vmlinux");
     if !kernel.is_file() {
-        return Err(Error::NoVmlinux(parts.kernel.place.to_owned()));
+        return Err(Error::NoVmlinux(name.clone()));
     }
     let bz_image = bz_image(&kernel, store)?;
     let request = Request { kernel, bz_image, modules: modules.map(|_| volume), ..request };

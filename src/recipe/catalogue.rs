@@ -260,5 +260,5 @@ fn beside(dir: &Path, name: &str) -> Result<Vec<u8>, String> {
     if !file.starts_with(dir.canonicalize().map_err(told)?) {
         return Err("lies outside the recipe's directory".into());
     }
-    std::fs::read(file).map_err(told)
+    fs::read(file).map_err(told)
 }

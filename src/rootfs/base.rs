@@ -91,7 +91,8 @@ impl Base {
                 .into();
         };
         let components = self.archive.components.join(" ");
-        self.archive.suites.iter().map(|suite| format!("deb {url} {suite} {components}\n")).collect()
+        let line = |suite: &String| format!("deb {url} {suite} {components}");
+        self.archive.suites.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
     }
 
     /// Makes the system's clean tar at `target` from the archive at `base`; what the lock pins is not looked at.
@@ -207,7 +208,7 @@ impl<E: From<Error>> Step for MakeBase<'_, E> {
         }
         let write = |name: &str, bytes: &[u8]| fs::write(out.join(name), bytes).map_err(Error::from);
         write(CONTENTS, &serde_json::to_vec(&contents).map_err(std::io::Error::from).map_err(Error::from)?)?;
-        let lines: String = packages.iter().map(|package| format!("{package}\n")).collect();
-        Ok(write(PACKAGES, lines.as_bytes())?)
+        let lines: Vec<_> = packages.iter().map(ToString::to_string).collect();
+        Ok(write(PACKAGES, (lines.join("\n") + "\n").as_bytes())?)
     }
 }

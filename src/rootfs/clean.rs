@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +120,7 @@ pub fn clean(
             archive.read_to_string(&mut list)?;
         } else if is_dropped(&path, &entry) || path == "etc/apt/sources.list" || path == "etc/resolv.conf" {
             // The last two come again at the end.
-        } else if let Some(rewrite) = cleaning.rewritten(&path).filter(|_| is_file && size <= TEXT) {
+        } else if let Some(rewrite) = rewritten(&path).filter(|_| is_file && size <= TEXT) {
             let mut text = Vec::new();
             archive.read_to_end(&mut text)?;
             io::copy(&mut scan.reader(&path, &text[..]), &mut io::sink())?;
@@ -146,31 +147,6 @@ struct Cleaning<'c> {
 }
 
 impl Cleaning<'_> {
-    /// What is done to the text of a file, if anything is.
-    fn rewritten(&self, path: &str) -> Option<Rewrite> {
-        let unit = |prefix: &str| path.strip_prefix(prefix).is_some_and(|name| !name.contains('/'));
-        match path {
-            // Empty means that systemd gives each machine an id of its own at its first boot.
-            "etc/machine-id" => Some(|_, _, _| Vec::new()),
-            "etc/shadow" => Some(|cleaning, _, text| undated(&text, cleaning.rules.epoch)),
-            _ if path.starts_with("var/lib/dpkg/info/") && path.ends_with(".list") => {
-                Some(|cleaning, _, text| {
-                    let lines = String::from_utf8_lossy(&text);
-                    cleaning
-                        .shipped
-                        .extend(lines.lines().map(|line| line.trim_start_matches('/').to_owned()));
-                    text
-                })
-            }
-            _ if UNITS.iter().any(|prefix| unit(prefix)) => Some(|cleaning, path, text| {
-                let name = path.rsplit('/').next().unwrap_or(path).to_owned();
-                cleaning.contents.units.insert(name, String::from_utf8_lossy(&text).into_owned());
-                text
-            }),
-            _ => None,
-        }
-    }
-
     /// What every system has, whatever its packages left.
     fn finish(&mut self, list: &str) -> Result<(), Error> {
         let sources = self.rules.sources;
@@ -213,6 +189,33 @@ impl Cleaning<'_> {
     }
 }
 
+/// What is done to the text of a file, if anything is.
+fn rewritten(path: &str) -> Option<Rewrite> {
+    let unit = |prefix: &str| path.strip_prefix(prefix).is_some_and(|name| !name.contains('/'));
+    match path {
+        // Empty means that systemd gives each machine an id of its own at its first boot.
+        "etc/machine-id" => Some(|_, _, _| Vec::new()),
+        "etc/shadow" => Some(|cleaning, _, text| undated(&text, cleaning.rules.epoch)),
+        _ if path.starts_with("var/lib/dpkg/info/") && has_extension(path, "list") => {
+            Some(|cleaning, _, text| {
+                let lines = String::from_utf8_lossy(&text);
+                cleaning.shipped.extend(lines.lines().map(|line| line.trim_start_matches('/').to_owned()));
+                text
+            })
+        }
+        _ if UNITS.iter().any(|prefix| unit(prefix)) => Some(|cleaning, path, text| {
+            let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+            cleaning.contents.units.insert(name, String::from_utf8_lossy(&text).into_owned());
+            text
+        }),
+        _ => None,
+    }
+}
+
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|found| found == extension)
+}
+
 /// Whether an entry of a fresh system is left out.
 fn is_dropped(path: &str, entry: &Entry) -> bool {
     let is_directory = entry.content == Content::Directory;
@@ -229,7 +232,7 @@ fn is_dropped(path: &str, entry: &Entry) -> bool {
     // A link there stands for another package's licences.
     let is_licence = name == "copyright" || matches!(entry.content, Content::Symlink(_));
     let is_log = below("var/log") && !is_directory;
-    let is_compiled = name == "__pycache__" || path.contains("/__pycache__/") || name.ends_with(".pyc");
+    let is_compiled = name == "__pycache__" || path.contains("/__pycache__/") || has_extension(name, "pyc");
     let is_host_key = path.starts_with("etc/ssh/ssh_host_");
     (below("usr/share/doc") && !is_directory && !is_licence)
         || is_log

@@ -40,11 +40,11 @@ pub fn entries(recipe: &OsRecipe, base: &Contents) -> Result<Vec<Upper>, Error> 
         Upper { entry: Entry::symlink(path, target), replace: true }
     }));
     if !recipe.sysctls.is_empty() {
-        let lines = recipe.sysctls.iter().fold(String::new(), |mut lines, (name, value)| {
-            let _ = writeln!(lines, "{name} = {value}");
-            lines
+        let parameters = recipe.sysctls.iter().fold(String::new(), |mut text, (name, value)| {
+            let _ = writeln!(text, "{name} = {value}");
+            text
         });
-        uppers.push(text("etc/sysctl.d/90-imgbuild.conf".into(), lines));
+        uppers.push(text("etc/sysctl.d/90-imgbuild.conf".into(), parameters));
     }
     if !recipe.modules.is_empty() {
         uppers.push(text("etc/modules-load.d/imgbuild.conf".into(), recipe.modules.join("\n") + "\n"));

@@ -1,4 +1,4 @@
-//! Installing packages for the other architecture: their scripts run under qemu-user, by way of Linux's binfmt_misc.
+//! Installing packages for the other architecture: their scripts run under qemu-user, by way of Linux's `binfmt_misc`.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use crate::step::{Level, Watch};
 /// Where Linux keeps which interpreter runs which programs.
 const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 
-/// What an ELF of an architecture begins with, as binfmt_misc takes it: 20 bytes, and which of their bits count.
+/// What an ELF of an architecture begins with, as `binfmt_misc` takes it: 20 bytes, and which of their bits count.
 fn magic(arch: Arch) -> String {
     let machine = match arch {
         Arch::X86_64 => 0x3e,
         Arch::Arm64 => 0xb7,
     };
-    let hex = |bytes: [u8; 20]| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    let hex = |bytes: [u8; 20]| bytes.map(|byte| format!("\\x{byte:02x}")).concat();
     let sign = [0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, machine, 0];
     let mask = [
         0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe,
@@ -41,7 +41,7 @@ pub fn requirement(arch: Arch) -> Option<Tool> {
 /// Sees to it that programs for `arch` run here; root sets that up where it is missing, and says so.
 pub fn ensure(arch: Arch, watch: &Watch) -> Result<(), Error> {
     let Some(tool) = requirement(arch) else { return Ok(()) };
-    host::require(&[tool.clone()])?;
+    host::require(std::slice::from_ref(&tool))?;
     let program = &*tool.program;
     if is_registered(program)? {
         return Ok(());
@@ -71,7 +71,7 @@ pub fn ensure(arch: Arch, watch: &Watch) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether binfmt_misc runs programs with qemu-user, wherever it comes from.
+/// Whether `binfmt_misc` runs programs with qemu-user, wherever it comes from.
 fn is_registered(program: &str) -> std::io::Result<bool> {
     let stem = program.trim_end_matches("-static");
     let Ok(entries) = fs::read_dir(BINFMT) else { return Ok(false) };

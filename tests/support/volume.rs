@@ -9,11 +9,14 @@ use fs_err as fs;
 use md5::{Digest, Md5};
 use tar::EntryType;
 
-use super::forge::{Forged, Item};
-use super::tool;
+use super::forge::{self, Forged, Item};
+use super::node::architecture;
+use super::{Outcome, Place, tool};
 
 /// The Kubernetes version of the node.
 pub(crate) const VERSION: &str = "1.22.8";
+/// What dpkg says of its packages.
+pub(crate) const STATUS: &str = "var/lib/dpkg/status";
 /// A program that needs nothing, for either architecture: it says which version it is.
 const FREE: &str = r#"
 static long call(long number, long a, const char *b, long c) {
@@ -131,7 +134,7 @@ pub(crate) fn package(name: &str, version: &str, arch: &str, more: &str) -> Stri
 pub(crate) fn volume(arch: &str) -> Forged {
     let Programs { free, needy, one, two, .. } = programs(arch);
     let data = "some data\n";
-    let sum: String = Md5::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = imgbuild::step::hex(&Md5::digest(data));
     let status = [
         package(
             "toy",
@@ -252,4 +255,51 @@ pub(crate) fn shell_of_this_host() -> Vec<Item> {
         program(&text, fs::read(path).expect("a library"))
     }));
     items
+}
+
+/// What validating a layout of it comes to.
+pub(crate) fn validated(image: &Forged) -> Outcome {
+    let place = Place::new();
+    forge::write(&place.path("out"), std::slice::from_ref(image));
+    place.imgbuild("validate out").run()
+}
+
+/// The image must be unsound once it is changed, for this reason alone.
+#[track_caller]
+pub(crate) fn refused(mut image: Forged, change: impl FnOnce(&mut Forged), finding: &str) {
+    change(&mut image);
+    let outcome = validated(&image).exits(5).prints(format!("node:1 {}: {finding}", image.arch));
+    outcome.says("error: `out` is not sound: 1 finding\n");
+}
+
+/// The image must be sound however it is changed.
+#[track_caller]
+pub(crate) fn passes(mut image: Forged, change: impl FnOnce(&mut Forged)) {
+    change(&mut image);
+    validated(&image).succeeds();
+}
+
+/// A system without Kubernetes, for this host.
+pub(crate) fn plain() -> Forged {
+    volume(architecture())
+}
+
+/// A Kubernetes node for this host.
+pub(crate) fn kubernetes() -> Forged {
+    node(architecture())
+}
+
+/// Puts a file in the place of another, or beside it.
+pub(crate) fn put(image: &mut Forged, item: Item) {
+    image.without(&item.path);
+    image.items.push(item);
+}
+
+/// Replaces text in a file.
+#[track_caller]
+pub(crate) fn edit(image: &mut Forged, path: &str, from: &str, to: &str) {
+    let item = image.item(path);
+    let text = String::from_utf8(std::mem::take(&mut item.content)).expect("text");
+    assert!(text.contains(from), "{text}");
+    item.content = text.replace(from, to).into_bytes();
 }

@@ -147,7 +147,7 @@ impl Account {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::boot) mod tests {
     use super::*;
 
     /// What a Debian 12 node said.

@@ -14,7 +14,7 @@ use super::qemu::{self, Disk, Ending, Guest, Run};
 use super::{Accelerator, Error, Request, check, kvm_obstacle, run, seconds, volume};
 use crate::arch::Arch;
 use crate::host::{self, Tool};
-use crate::step::Watch;
+use crate::step::{Level, Watch};
 pub use account::{Account, Asked, CloudInit, Containerd, FailedUnit, HostKeys};
 use seed::{Part, Seed};
 
@@ -117,17 +117,25 @@ pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
 pub fn converse(node: &Node, work: &Path, watch: &Watch) -> Result<(), Error> {
     let (kernel, release) = prepare(&node.request, watch)?;
     let guest = guest(node, &kernel, release.as_deref(), work);
-    let accelerator = match (node.request.accelerator, kvm_obstacle(node.request.arch)) {
+    let ways = match (node.request.accelerator, kvm_obstacle(node.request.arch)) {
         (Accelerator::Kvm, Some(why)) => return Err(Error::Kvm { why, console: String::new() }),
-        (Accelerator::Tcg, _) | (Accelerator::Auto, Some(_)) => Accelerator::Tcg,
-        (Accelerator::Kvm | Accelerator::Auto, None) => Accelerator::Kvm,
+        (Accelerator::Tcg, _) | (Accelerator::Auto, Some(_)) => &[Accelerator::Tcg][..],
+        (Accelerator::Kvm, None) => &[Accelerator::Kvm],
+        (Accelerator::Auto, None) => &[Accelerator::Kvm, Accelerator::Tcg],
     };
-    let status = qemu::converse(&guest, accelerator, watch)?;
-    if status.success() {
-        return Ok(());
+    let mut ended = String::new();
+    for (number, way) in ways.iter().enumerate() {
+        if number > 0 {
+            let note = format!("booting under TCG: /dev/kvm is there, but a guest died in it ({ended})");
+            watch.reporter.note(Level::Info, &note);
+        }
+        let status = qemu::converse(&guest, *way, watch)?;
+        if status.success() {
+            return Ok(());
+        }
+        ended = status.to_string();
     }
-    let (status, console) = (status.to_string(), String::new());
-    Err(Error::Ended { status, reached_init: false, console })
+    Err(Error::Ended { status: ended, reached_init: false, console: "QEMU's own words are above".into() })
 }
 
 /// The kernel that QEMU will take, and the release of the modules volume.

@@ -49,7 +49,11 @@ impl System {
     pub fn of(argument: Option<&str>) -> Self {
         match argument {
             None => Self::Default,
-            Some(path) if path.contains('/') || path.ends_with(".toml") => Self::File(path.into()),
+            Some(path)
+                if path.contains('/') || Path::new(path).extension().is_some_and(|ext| ext == "toml") =>
+            {
+                Self::File(path.into())
+            }
             Some(name) => Self::Named(name.to_owned()),
         }
     }
