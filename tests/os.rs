@@ -1,6 +1,8 @@
 //! `imgbuild os`: the unchanged Ubuntu 20.04 recipe made into nodes, on an archive and release files that stand in for
 //! the real ones.
 
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
