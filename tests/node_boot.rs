@@ -132,6 +132,22 @@ fn a_panic_is_told_with_a_cure() {
 }
 
 #[test]
+fn a_real_kernel_that_cannot_read_its_root_is_told_the_symbol_it_lacks() {
+    // The flavour tiny reads ext2 alone.
+    let (place, _) = real::tiny();
+    let _alone = real::alone();
+    for (arch, architecture) in [("x86_64", "amd64"), ("arm64", "arm64")] {
+        forge::write_packed(&place.path(arch), &[("node:1", architecture, vec![layer(&system())])]);
+        let boot = place.imgbuild("boot out --accelerator tcg --timeout 60").option("--arch", arch);
+        boot.option("--root", arch)
+            .run()
+            .fails(8)
+            .says("error: the kernel panicked: VFS: Unable to mount root fs on unknown-block(254,0)")
+            .says("hint: the kernel cannot read its root disk: EXT4_FS must be y");
+    }
+}
+
+#[test]
 fn what_is_no_root_volume_is_refused_before_anything_boots() {
     let place = place(
         CRY,
