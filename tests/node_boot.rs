@@ -1,7 +1,5 @@
 //! `imgbuild boot --root`: a whole root volume, wired as Flintlock wires it.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
 mod support;
 
 use support::node::{Member, layer};
