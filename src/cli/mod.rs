@@ -296,7 +296,8 @@ impl Context {
         }
         let unknown = mirrors.places().find(|place| lock.place(place).is_none());
         if let Some(place) = unknown {
-            let message = format!("a mirror or a keyring is named for `{place}`, which is no place of the lock");
+            let message =
+                format!("a mirror or a keyring is named for `{place}`, which is no place of the lock");
             return Err(Failure::Usage { message, hint: format!("the places are {}", known()) });
         }
         Ok(mirrors)

@@ -106,7 +106,8 @@ pub struct Listed {
 /// Asks the archive of `list` for its source package.
 pub fn kernels(list: &SourceList, lock: &Lock, mirrors: &Mirrors, watch: &Watch) -> Result<Listed, Error> {
     let path = mirrors.keyring(&list.place, &list.keyring);
-    let keys = fs::read(Path::new(path)).map_err(|source| Error::NoKeyring { place: list.place.clone(), source })?;
+    let keys =
+        fs::read(Path::new(path)).map_err(|source| Error::NoKeyring { place: list.place.clone(), source })?;
     let keyring = Keyring::of_archive(path, &keys)?;
     let bring = |path: &str| {
         let location = mirrors.find(lock, &list.place, path)?;

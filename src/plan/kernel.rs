@@ -132,7 +132,8 @@ impl Plan {
                 continue;
             }
             let asked = request.toolchain.as_deref();
-            let toolchain = Arc::new(Toolchain::choose(asked, &recipe, &pin.version, catalogue, &lock, &mirrors)?);
+            let toolchain =
+                Arc::new(Toolchain::choose(asked, &recipe, &pin.version, catalogue, &lock, &mirrors)?);
             let cell = |arch: &Arch| cell(&recipe, &pin, *arch, &toolchain, watch);
             let cells = arches.iter().map(cell).collect::<Result<_, _>>()?;
             sources.push((pin, cells));

@@ -13,6 +13,7 @@ pub(crate) mod node;
 pub(crate) mod real;
 pub(crate) mod registry;
 pub(crate) mod source;
+pub(crate) mod ubuntu;
 pub(crate) mod unpacked;
 pub(crate) mod volume;
 
