@@ -1,7 +1,5 @@
 //! `imgbuild boot --root`: a whole root volume, wired as Flintlock wires it.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
 mod support;
 
 use support::node::{Member, layer};
@@ -129,6 +127,22 @@ fn a_panic_is_told_with_a_cure() {
         .fails(8)
         .says("error: systemd gave up: it froze")
         .says("Failed to mount tmpfs");
+}
+
+#[test]
+fn a_real_kernel_that_cannot_read_its_root_is_told_the_symbol_it_lacks() {
+    // The flavour tiny reads ext2 alone.
+    let (place, _) = real::tiny();
+    let _alone = real::alone();
+    for (arch, architecture) in [("x86_64", "amd64"), ("arm64", "arm64")] {
+        forge::write_packed(&place.path(arch), &[("node:1", architecture, vec![layer(&system())])]);
+        let boot = place.imgbuild("boot out --accelerator tcg --timeout 60").option("--arch", arch);
+        boot.option("--root", arch)
+            .run()
+            .fails(8)
+            .says("error: the kernel panicked: VFS: Unable to mount root fs on unknown-block(254,0)")
+            .says("hint: the kernel cannot read its root disk: EXT4_FS must be y");
+    }
 }
 
 #[test]

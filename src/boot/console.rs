@@ -236,7 +236,7 @@ fn plain(line: &[u8]) -> String {
     let mut line = parts.next().unwrap_or_default().to_owned();
     // Colours and cursors: digits and semicolons up to a letter.
     parts.for_each(|part| {
-        line += part.trim_start_matches(|c: char| matches!(c, '0'..='?')).get(1..).unwrap_or("")
+        line += part.trim_start_matches(|c: char| matches!(c, '0'..='?')).get(1..).unwrap_or("");
     });
     line.retain(|c| c == '\t' || !c.is_control());
     line

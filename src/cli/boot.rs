@@ -20,7 +20,7 @@ use crate::store::Store;
 /// Without `--root` the kernel gets a small init on a virtio disk, which mounts the modules image, loads modules from it
 /// and ends. With `--root` it gets a whole system as Flintlock wires one under Firecracker: the root image as an ext4 at
 /// /dev/vda, the modules image at /dev/vdb, mounted at /lib/modules/VERSION by cloud-init from vendor data, metadata from
-/// http://169.254.169.254/latest/. The node then gives an account of itself: how long it took, failed units, modules,
+/// <http://169.254.169.254/latest/>. The node then gives an account of itself: how long it took, failed units, modules,
 /// containerd, cloud-init, ssh host keys. Nothing but that service can be reached from inside.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -299,5 +299,5 @@ fn account(node: &Account) -> String {
         "/proc/config.gz is {}",
         if node.config_readable { "readable" } else { "not there: kubeadm would ask for it" }
     ));
-    lines.into_iter().map(|line| format!("  {line}\n")).collect()
+    format!("  {}\n", lines.join("\n  "))
 }

@@ -126,8 +126,8 @@ pub fn converse(node: &Node, work: &Path, watch: &Watch) -> Result<(), Error> {
     let mut ended = String::new();
     for (number, way) in ways.iter().enumerate() {
         if number > 0 {
-            let note = format!("booting under TCG: /dev/kvm is there, but a guest died in it ({ended})");
-            watch.reporter.note(Level::Info, &note);
+            let message = format!("booting under TCG: /dev/kvm is there, but a guest died in it ({ended})");
+            watch.reporter.note(Level::Info, &message);
         }
         let status = qemu::converse(&guest, *way, watch)?;
         if status.success() {
@@ -195,17 +195,12 @@ fn judge(run: &Run, node: &Node) -> Result<(), Error> {
         return Err(Error::Frozen { console });
     }
     let reached_init = run.first_word.is_some();
-    Err(match &run.ending {
-        Ending::Exited(status) => Error::Ended {
-            status: status.to_string(),
-            reached_init,
-            console: [console.as_str(), run.complaint.as_str()].join("\n").trim().to_owned(),
-        },
-        _ => {
-            let asked = Some(run.asked.clone());
-            Error::TimedOut { limit: node.request.timeout, asked, reached_init, console }
-        }
-    })
+    if let Ending::Exited(status) = &run.ending {
+        let console = [console.as_str(), run.complaint.as_str()].join("\n").trim().to_owned();
+        return Err(Error::Ended { status: status.to_string(), reached_init, console });
+    }
+    let asked = Some(run.asked.clone());
+    Err(Error::TimedOut { limit: node.request.timeout, asked, reached_init, console })
 }
 
 impl Report {
@@ -214,11 +209,11 @@ impl Report {
         if self.faults.is_empty() {
             return Ok(());
         }
-        let hint = match self.metadata_requests.iter().any(|path| path.ends_with("/vendor-data")) {
-            false => {
-                "the guest never asked for its vendor data: cloud-init must be 20.4 or newer, with NoCloud among its datasources"
-            }
-            true => "`--console` shows what the guest said, `--interactive` lets you look around in it",
+        let has_asked = self.metadata_requests.iter().any(|path| path.ends_with("/vendor-data"));
+        let hint = if has_asked {
+            "`--console` shows what the guest said, `--interactive` lets you look around in it"
+        } else {
+            "the guest never asked for its vendor data: cloud-init must be 20.4 or newer, with NoCloud among its datasources"
         };
         Err(Error::Unsound { faults: self.faults.clone(), hint: Some(hint.into()) })
     }
