@@ -56,7 +56,7 @@ fn a_tree_needs_what_makes_it_and_what_shuts_it_in() {
     let outcome = with_only(&place, &["bwrap"], place.imgbuild("doctor kernel")).run().exits(4);
     outcome
         .prints(format!("build {HOST} kernels: missing mmdebstrap\n"))
-        .says("error: this host lacks `mmdebstrap` (makes the toolchain's root tree)")
+        .says("error: this host lacks `mmdebstrap` (makes root trees)")
         .says(format!("hint: on Debian and Ubuntu: `{} mmdebstrap`", apt_get()));
     let outcome = place.imgbuild("doctor kernel --toolchain debian-1").run().fails(2);
     outcome.says("did you mean `debian-11`?");
