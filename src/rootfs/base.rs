@@ -67,7 +67,7 @@ impl Base {
     /// The canonical account of what is in it.
     pub fn record(&self) -> Value {
         let mut record = json!({
-            "step": "base 1",
+            "step": "base 2",
             "arch": self.arch.name(),
             "asked": self.packages,
             "epoch": self.archive.epoch(),

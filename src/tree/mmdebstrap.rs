@@ -69,6 +69,7 @@ impl Run<'_> {
             Depth::Installed { epoch } => command
                 .arg(if is_root { "--mode=root" } else { "--mode=unshare" })
                 .args(["--variant=minbase", "--format=tar", "--skip=essential/unlink"])
+                .arg(format!("--setup-hook={}", merged(self.arch)))
                 .arg(format!("--customize-hook={HOOK}"))
                 .env("SOURCE_DATE_EPOCH", epoch.to_string()),
         };
@@ -104,6 +105,15 @@ impl Run<'_> {
             Ok(_) => Ok(()),
         }
     }
+}
+
+/// Makes /bin and its kin links into /usr before any package is there, as debootstrap does: older suites have no package
+/// that would, and the images of every distribution here are laid out so.
+fn merged(arch: Arch) -> String {
+    let loader = if arch == Arch::X86_64 { " lib64" } else { "" };
+    format!(
+        r#"for dir in bin sbin lib{loader}; do mkdir -p "$1/usr/$dir" && ln -s "usr/$dir" "$1/$dir" || exit 1; done"#
+    )
 }
 
 /// A line of apt's sources. The dates in a snapshot's Release are over by now, and its signature still holds.
