@@ -38,7 +38,12 @@ fn a_killed_imgbuild_leaves_nobody_behind() {
     let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "begun"), "the sandbox was not entered");
     let sleep = ["sleep", &mark];
-    assert!(is_running(&sleep));
+    // `begun` is said when both are forked, which may be before either is `sleep`.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_running(&sleep) {
+        assert!(Instant::now() < deadline, "nothing ever ran in the sandbox");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     child.kill().expect("our own child");
     child.wait().expect("our own child");
     let deadline = Instant::now() + Duration::from_secs(10);

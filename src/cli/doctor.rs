@@ -87,7 +87,7 @@ impl Doctor {
     fn os(arch: Arch, context: &Context) -> Result<Vec<Tool>, Failure> {
         let recipe = context.catalogue().default_system().map_err(plan::Error::from)?;
         let mut tools = base::requirements(&recipe.archive(arch));
-        tools.extend(foreign::requirement(arch));
+        tools.extend(foreign::requirements(arch));
         Ok(tools)
     }
 

@@ -48,6 +48,11 @@ impl Mirrors {
         Archive { keyring, ..archive.clone() }
     }
 
+    /// The mirror that is named for a place, as it was named.
+    pub fn named(&self, place: &str) -> Option<&str> {
+        self.bases.get(place).map(String::as_str)
+    }
+
     /// The places mirrors and keys are named for.
     pub fn places(&self) -> impl Iterator<Item = &str> {
         self.bases.keys().chain(self.keyrings.keys()).map(String::as_str)

@@ -65,6 +65,16 @@ pub enum Error {
         /// The recipe.
         recipe: String,
     },
+    /// The recipe is for other Kubernetes versions.
+    #[error("the recipe `{recipe}` is for Kubernetes {}, not for {version}", list(.known.iter().map(String::as_str)))]
+    OtherKubernetes {
+        /// The recipe.
+        recipe: String,
+        /// The version asked for.
+        version: String,
+        /// The recipe's.
+        known: Vec<String>,
+    },
     /// No toolchain of this name.
     #[error("unknown toolchain `{asked}`; known are {}", list(.known.iter().map(String::as_str)))]
     UnknownToolchain {
@@ -182,6 +192,9 @@ impl Diagnose for Error {
             }
             (None, Self::NoToolchain { .. }) => Some("name one with --toolchain".into()),
             (None, Self::Unsound { .. }) => Some("a package, a file or a unit of the recipe cures most of these".into()),
+            (None, Self::OtherKubernetes { recipe, version, .. }) => Some(format!(
+                "name another recipe with --recipe, or one of your own: `extends = \"{recipe}\"` and `kubernetes = [\"{version}\"]`"
+            )),
             (None, Self::NoKubernetes { .. }) => {
                 Some("leave out --k8s, or name a recipe that has Kubernetes with --recipe".into())
             }

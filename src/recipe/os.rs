@@ -102,7 +102,8 @@ impl OsRecipe {
 
     fn take(&mut self, written: Written) {
         let without: BTreeSet<_> = written.without.into_iter().collect();
-        self.packages.retain(|package| !without.contains(package));
+        let lists = self.arch_packages.values_mut().chain([&mut self.packages]);
+        lists.for_each(|packages| packages.retain(|package| !without.contains(package)));
         self.packages.extend(written.packages);
         for (arch, packages) in written.arch_packages {
             self.arch_packages.entry(arch).or_default().extend(packages);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err::{self as fs, File};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::clean::{Cleaned, Contents, Rules, clean};
 use super::{Error, foreign};
@@ -12,7 +13,7 @@ use crate::arch::Arch;
 use crate::host::{self, Tool};
 use crate::lock::trees::{Package, TreePin};
 use crate::recipe::Archive;
-use crate::step::{Check, Step, Unit, Watch};
+use crate::step::{Check, Step, Unit, Watch, hex};
 use crate::tree::{self, Depth, Drift, Run, archive_requirements, drift};
 
 /// The clean system's tar, in the artifact.
@@ -42,6 +43,8 @@ pub struct Base {
     pub arch: Arch,
     /// The pinned set, if there is one.
     pub pin: Option<TreePin>,
+    /// The mirror that the user names for the archive, if any: without a pin it decides what the packages are.
+    pub named: Option<String>,
     /// The archive's URL as the system itself will have it, where there is one for everybody.
     pub url: Option<String>,
 }
@@ -80,6 +83,9 @@ impl Base {
             record["snapshot"] = self.archive.snapshot.as_str().into();
             record["suites"] = self.archive.suites.as_slice().into();
             record["components"] = self.archive.components.as_slice().into();
+            record["mirror"] = self.named.as_deref().into();
+            let keys = fs::read(self.archive.keyring_path()).ok();
+            record["keyring"] = keys.map(|keys| hex(&Sha256::digest(keys))).into();
         }
         record
     }
@@ -198,10 +204,9 @@ impl<E: From<Error>> Step for MakeBase<'_, E> {
         } else {
             progress.finish(&format!("{} packages", packages.len()));
             let message = format!(
-                "`{}` pins no packages for {name} on {}: they are what the archive had on {}; `imgbuild lock {}` pins them",
+                "`{}` pins no packages for {name} on {}: they are what `{place}` has; `imgbuild lock {}` pins them",
                 self.lock,
                 self.base.arch,
-                self.base.archive.snapshot,
                 pin_name(name),
             );
             watch.reporter.note(crate::step::Level::Warning, &message);

@@ -64,6 +64,8 @@ pub const RECORDS: &str = "usr/share/imgbuild";
 pub const PACKAGES: &str = "usr/share/imgbuild/packages";
 /// Where systemd's units lie.
 const UNITS: [&str; 2] = ["usr/lib/systemd/system/", "lib/systemd/system/"];
+/// What a merged /usr has as links.
+const MERGED: [&str; 4] = ["bin/", "sbin/", "lib/", "lib64/"];
 /// A file that is rewritten or kept as text is no larger, in bytes.
 const TEXT: u64 = 16 << 20;
 
@@ -199,7 +201,13 @@ fn rewritten(path: &str) -> Option<Rewrite> {
         _ if path.starts_with("var/lib/dpkg/info/") && has_extension(path, "list") => {
             Some(|cleaning, _, text| {
                 let lines = String::from_utf8_lossy(&text);
-                cleaning.shipped.extend(lines.lines().map(|line| line.trim_start_matches('/').to_owned()));
+                for line in lines.lines().map(|line| line.trim_start_matches('/')) {
+                    // Older packages have paths through the links of a merged /usr.
+                    if MERGED.iter().any(|dir| line.starts_with(dir)) {
+                        cleaning.shipped.insert(format!("usr/{line}"));
+                    }
+                    cleaning.shipped.insert(line.to_owned());
+                }
                 text
             })
         }
@@ -221,8 +229,8 @@ fn is_dropped(path: &str, entry: &Entry) -> bool {
     let is_directory = entry.content == Content::Directory;
     let below = |dir: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
     let name = path.rsplit('/').next().unwrap_or(path);
-    if EMPTIED.iter().chain(&DOCUMENTATION).any(|dir| below(dir)) {
-        // apt and man want these directories; what no directory is goes.
+    if EMPTIED.iter().any(|dir| below(dir)) {
+        // apt wants these.
         return !(is_directory
             && matches!(
                 path,
@@ -234,7 +242,9 @@ fn is_dropped(path: &str, entry: &Entry) -> bool {
     let is_log = below("var/log") && !is_directory;
     let is_compiled = name == "__pycache__" || path.contains("/__pycache__/") || has_extension(name, "pyc");
     let is_host_key = path.starts_with("etc/ssh/ssh_host_");
-    (below("usr/share/doc") && !is_directory && !is_licence)
+    // Scripts of packages that come later expect the directories.
+    (DOCUMENTATION.iter().any(|dir| below(dir)) && !is_directory)
+        || (below("usr/share/doc") && !is_directory && !is_licence)
         || is_log
         || is_compiled
         || is_host_key

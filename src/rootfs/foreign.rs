@@ -28,21 +28,28 @@ fn magic(arch: Arch) -> String {
     format!("{}:{}", hex(sign), hex(mask))
 }
 
-/// The program that runs those of another architecture; none for this host's own.
-pub fn requirement(arch: Arch) -> Option<Tool> {
-    let program = match arch {
-        _ if Arch::host() == Some(arch) => return None,
-        Arch::X86_64 => "qemu-x86_64-static",
-        Arch::Arm64 => "qemu-aarch64-static",
-    };
-    Some(Tool::new(program, "qemu-user-static", "runs the packages' scripts of the other architecture"))
+/// What runs the programs of another architecture; none for this host's own.
+fn emulator(arch: Arch) -> Option<&'static str> {
+    match arch {
+        _ if Arch::host() == Some(arch) => None,
+        Arch::X86_64 => Some("qemu-x86_64-static"),
+        Arch::Arm64 => Some("qemu-aarch64-static"),
+    }
+}
+
+/// The programs that a base for another architecture needs besides.
+pub fn requirements(arch: Arch) -> Vec<Tool> {
+    let Some(program) = emulator(arch) else { return Vec::new() };
+    vec![
+        Tool::new(program, "qemu-user-static", "runs the packages' scripts of the other architecture"),
+        Tool::new("arch-test", "arch-test", "tells mmdebstrap that they run"),
+    ]
 }
 
 /// Sees to it that programs for `arch` run here; root sets that up where it is missing, and says so.
 pub fn ensure(arch: Arch, watch: &Watch) -> Result<(), Error> {
-    let Some(tool) = requirement(arch) else { return Ok(()) };
-    host::require(std::slice::from_ref(&tool))?;
-    let program = &*tool.program;
+    let Some(program) = emulator(arch) else { return Ok(()) };
+    host::require(&requirements(arch))?;
     if is_registered(program)? {
         return Ok(());
     }
@@ -78,7 +85,9 @@ fn is_registered(program: &str) -> std::io::Result<bool> {
     for entry in entries {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
         let interpreter = text.lines().find_map(|line| line.strip_prefix("interpreter "));
-        if text.starts_with("enabled") && interpreter.is_some_and(|path| path.contains(stem)) {
+        if text.starts_with("enabled")
+            && interpreter.is_some_and(|path| path.trim_end_matches("-static").ends_with(stem))
+        {
             return Ok(true);
         }
     }

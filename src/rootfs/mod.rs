@@ -122,7 +122,7 @@ impl Diagnose for Error {
             Self::Oci(error) => error.hint(),
             Self::Io(error) => io_hint(error),
             Self::Secrets(_) => Some(
-                "a file of the recipe's own must hold none; what a package's script made is taken away with a recipe's [[file]] and `replace = true`"
+                "a file of the recipe's own must hold none; a package whose script makes some is left out with `without`, its files are made at the first boot instead"
                     .into(),
             ),
             Self::Path { .. } => Some("the paths of a recipe stay below the image's root".into()),

@@ -50,9 +50,13 @@ impl<'b> Overlay<'b> {
                 .map_err(|reason| Error::Path { path: written, reason })?;
             entry.path = path.clone().into_bytes();
             if entry.content == Content::Directory {
-                if !self.base.directories.contains(&path) {
-                    self.parents(&path, &mut entries, layer)?;
-                    entries.insert(path, entry);
+                // A link to a directory is one.
+                let end = resolve(&format!("{path}/."), &self.base.links)
+                    .map_err(|reason| Error::Path { path: path.clone(), reason })?;
+                if !self.base.directories.contains(&end) {
+                    self.parents(&format!("{end}/"), &mut entries, layer)?;
+                    entry.path = end.clone().into_bytes();
+                    entries.insert(end, entry);
                 }
                 continue;
             }
@@ -70,9 +74,13 @@ impl<'b> Overlay<'b> {
             }
             self.parents(&path, &mut entries, layer)?;
             mine.insert(path.clone(), layer);
-            if let Some(other) = entries.insert(path.clone(), entry).filter(|_| !replace) {
-                let first = if other.content == Content::Directory { "a directory" } else { layer };
-                return Err(Error::Fight { path, first, second: layer });
+            match entries.insert(path.clone(), entry) {
+                // What is in the directory would end up somewhere else.
+                Some(other) if other.content == Content::Directory => {
+                    return Err(Error::Fight { path, first: "a directory", second: layer });
+                }
+                Some(_) if !replace => return Err(Error::Fight { path, first: layer, second: layer }),
+                _ => {}
             }
         }
         self.taken.extend(mine);
@@ -96,7 +104,11 @@ impl<'b> Overlay<'b> {
                 });
             }
             if !self.base.directories.contains(parent) {
-                entries.entry(parent.to_owned()).or_insert_with(|| Entry::directory(parent));
+                let there = entries.entry(parent.to_owned()).or_insert_with(|| Entry::directory(parent));
+                if there.content != Content::Directory {
+                    let path = parent.to_owned();
+                    return Err(Error::Fight { path, first: "a file", second: layer });
+                }
             }
         }
         Ok(())
@@ -163,6 +175,12 @@ mod tests {
         assert!(told(&mut overlay, file("usr/bin/sh")).contains("is in the base and in"));
         assert!(told(&mut overlay, file("usr/bin/sh/x")).contains("as a file"));
         assert!(told(&mut overlay, file("usr/lib")).contains("as a directory"));
+        let link = || Upper { entry: Entry::symlink("srv/x", "/etc"), replace: true };
+        for uppers in [vec![link(), file("srv/x/shadow")], vec![file("srv/x/shadow"), link()]] {
+            assert!(overlay.add("the configuration", uppers).unwrap_err().to_string().contains("`/srv/x`"));
+        }
+        assert!(told(&mut overlay, Entry::directory("usr/bin/sh").into()).contains("`/usr/bin/sh`"));
+        assert!(overlay.add("the configuration", vec![Entry::directory("lib").into()]).unwrap().is_empty());
         let replacing = Upper { replace: true, ..file("usr/bin/sh") };
         assert_eq!(paths(&overlay.add("the configuration", vec![replacing]).unwrap()), ["usr/bin/sh"]);
     }

@@ -31,8 +31,8 @@ const NAMES: [&str; 8] = [
     ".ssh/id_ed25519",
     ".kube/config",
 ];
-/// Host names that say nothing about a host, and stand in many files.
-const COMMON: [&str; 6] = ["localhost", "debian", "ubuntu", "host", "runner", "build"];
+/// Where a host's name stands for the host, even if it is a word like any other.
+const HOSTS: &str = "etc/hosts";
 
 /// A finding: the file, and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,10 +54,7 @@ impl Scan {
     /// A scan that also looks for the name of this host.
     pub fn new() -> Self {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self {
-            found: BTreeSet::new(),
-            host: Some(name).filter(|name| name.len() > 3 && !COMMON.contains(&&**name)),
-        }
+        Self { found: BTreeSet::new(), host: Some(name).filter(|name| name.len() > 3 && name != "localhost") }
     }
 
     /// Looks at a file while its bytes go by.
@@ -96,7 +93,8 @@ impl Scan {
                 self.found(path, what);
             }
         }
-        if let Some(host) = self.host.clone().filter(|_| path.starts_with("etc/") || path.starts_with("var/"))
+        if let Some(host) =
+            self.host.clone().filter(|host| path == HOSTS || (path.starts_with("etc/") && is_peculiar(host)))
         {
             let whole = |at: usize| {
                 let word = |byte: Option<&u8>| {
@@ -110,6 +108,11 @@ impl Scan {
             }
         }
     }
+}
+
+/// Whether a host's name is no word of a language, which would stand in many files.
+fn is_peculiar(name: &str) -> bool {
+    name.bytes().any(|byte| !byte.is_ascii_alphabetic())
 }
 
 /// Whether what follows the first line of a PEM is a key's text, not a program's next string.
@@ -186,6 +189,10 @@ mod tests {
             assert_eq!(found("etc/x", text.as_bytes()), Vec::<String>::new(), "{text}");
         }
         assert!(found("usr/x", b"anvil-7").is_empty());
+        let mut scan = Scan { host: Some("server".into()), ..Scan::default() };
+        io::copy(&mut scan.reader("etc/ssh/sshd_config", &b"the server"[..]), &mut io::sink()).unwrap();
+        io::copy(&mut scan.reader("etc/hosts", &b"127.0.1.1 server"[..]), &mut io::sink()).unwrap();
+        assert_eq!(scan.findings(|_| false).len(), 1);
     }
 
     #[test]

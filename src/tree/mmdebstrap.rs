@@ -91,6 +91,10 @@ impl Run<'_> {
                 command = command.env(name, value);
             }
         }
+        // Where it makes the tree, which is large.
+        if let Some(dir) = std::env::var_os("TMPDIR") {
+            command = command.env("TMPDIR", dir);
+        }
         // The leash forbids what gives an ordinary user further ids; mmdebstrap then ends by our signal alone.
         if self.depth == Depth::Unpacked || is_root {
             command = command.leashed();

@@ -13,12 +13,27 @@ use crate::oci::source::{Named, Source, blob_error};
 use crate::plan::Error;
 use crate::plan::images::Member;
 use crate::plan::pack::PackedLayer;
+use crate::sandbox;
 use crate::step::{Level, Step, Unit, Watch};
+use crate::store::Store;
+
+/// What could not be checked, a line each.
+const NOTES: &str = "notes";
 
 /// Checks a whole image as `imgbuild validate` does; the artifact is what could not be checked here.
 pub(super) struct NodeCheck<'a> {
     pub(super) name: &'a str,
     pub(super) member: &'a Member,
+}
+
+impl NodeCheck<'_> {
+    /// Fails if the image is not sound; tells what could not be checked on this host, each time.
+    pub(super) fn require(&self, store: &Store, watch: &Watch) -> Result<(), Error> {
+        let artifact = store.get_or_make(self, watch)?;
+        let notes = fs::read_to_string(artifact.path.join(NOTES))?;
+        notes.lines().for_each(|note| watch.reporter.note(Level::Warning, note));
+        Ok(())
+    }
 }
 
 impl Step for NodeCheck<'_> {
@@ -29,11 +44,14 @@ impl Step for NodeCheck<'_> {
     }
 
     fn record(&self) -> Value {
+        let runs = [sandbox::PROGRAM, "qemu-x86_64-static", "qemu-aarch64-static"];
         // Another imgbuild may look more closely.
         json!({
             "step": "check 1",
             "imgbuild": env!("CARGO_PKG_VERSION"),
             "manifest": self.member.image.manifest.descriptor.digest().to_string(),
+            // Without these some programs are not asked for their versions.
+            "runs": runs.map(|name| sandbox::find(name).is_some()).to_vec(),
         })
     }
 
@@ -55,9 +73,8 @@ impl Step for NodeCheck<'_> {
             return Err(Error::Unsound { image: self.name.to_owned(), arch: *arch, findings });
         }
         let notes: Vec<_> = report.notes.iter().map(ToString::to_string).collect();
-        notes.iter().for_each(|note| watch.reporter.note(Level::Warning, note));
         progress.finish("sound");
-        Ok(fs::write(out.join("notes"), notes.join("\n"))?)
+        Ok(fs::write(out.join(NOTES), notes.join("\n"))?)
     }
 }
 

@@ -106,6 +106,10 @@ impl Plan {
         let mut nodes = Vec::new();
         for version in &asked {
             let set = lock.node(version)?;
+            if !recipe.kubernetes.contains(&set.version) {
+                let (recipe, known) = (recipe.name, recipe.kubernetes);
+                return Err(Error::OtherKubernetes { recipe, version: set.version.clone(), known });
+            }
             for arch in &arches {
                 releases(set, *arch, &lock)?;
             }
@@ -131,6 +135,7 @@ impl Plan {
             packages: self.recipe.packages(arch).into_iter().map(str::to_owned).collect(),
             arch,
             pin: self.lock.tree(&pin_name(&self.recipe.name), arch).cloned(),
+            named: self.mirrors.named(&archive.place).map(str::to_owned),
             archive,
             url,
         }
@@ -196,7 +201,7 @@ impl Plan {
         let images: Vec<_> = joined.into_values().collect();
         for image in &images {
             for member in &image.members {
-                store.get_or_make(&NodeCheck { name: &image.name, member }, watch)?;
+                NodeCheck { name: &image.name, member }.require(store, watch)?;
             }
         }
         images::judge(&images, recorded, locked, watch)?;
