@@ -169,6 +169,8 @@ fn a_tampered_program_is_refused() {
 fn an_unknown_version_is_told_with_those_that_are_known() {
     let place = place();
     os(&place, "--k8s 1.22.9").run().fails(2).says("1.22.9").says("`1.22.8`").says("[[kubernetes]]");
+    let other = os(&place, "--k8s 1.33.11").run().fails(2);
+    let _ = other.says("`ubuntu-20.04` is for Kubernetes `1.21.8`").says("kubernetes = [\"1.33.11\"]");
     os(&place, "--recipe ubuntu-20.04-plain --k8s 1.22.8").run().fails(2).says("ubuntu-20.04-plain");
     os(&place, "--recipe ubuntu-20.4").run().fails(2).says("did you mean `ubuntu-20.04`?");
 }
