@@ -11,24 +11,9 @@ use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use imgbuild::oci::layer::{Content, Entry, LayerWriter, Packing};
-use imgbuild::step::{Cancel, Level, Progress, Reporter, Unit, Watch};
-
-struct Silent;
-
-impl Reporter for Silent {
-    fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
-        Box::new(Self)
-    }
-    fn note(&self, _: Level, _: &str) {}
-}
-
-impl Progress for Silent {
-    fn set(&self, _: u64) {}
-    fn finish(&self, _: &str) {}
-}
+use imgbuild::step::Watch;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -39,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         args.get(2).map_or(Ok(imgbuild::oci::compression::Compression::Gzip), |text| text.parse())?;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.get(3).map_or(Ok(processors), |text| text.parse())?;
-    let watch = Watch { reporter: Arc::new(Silent), cancel: Cancel::default() };
+    let watch = Watch::silent();
     let target = Path::new(target);
     let mut layer = LayerWriter::create(target, 0, Packing { compression, threads }, &watch)?;
     walk(Path::new(root), b"", &mut layer, &mut HashMap::new())?;

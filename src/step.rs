@@ -138,6 +138,28 @@ pub struct Watch {
     pub cancel: Cancel,
 }
 
+impl Watch {
+    /// Tells nobody and stops for nobody: for those who look at results alone.
+    pub fn silent() -> Self {
+        Self { reporter: Arc::new(Silent), cancel: Cancel::default() }
+    }
+}
+
+/// Tells nobody.
+struct Silent;
+
+impl Reporter for Silent {
+    fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
+        Box::new(Self)
+    }
+    fn note(&self, _: Level, _: &str) {}
+}
+
+impl Progress for Silent {
+    fn set(&self, _: u64) {}
+    fn finish(&self, _: &str) {}
+}
+
 /// The digest of everything that can change a step's result.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
@@ -249,29 +271,9 @@ pub trait Step {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use serde_json::json;
-
-    /// Tells nobody.
-    struct Silent;
-
-    impl Reporter for Silent {
-        fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
-            Box::new(Self)
-        }
-        fn note(&self, _: Level, _: &str) {}
-    }
-
-    impl Progress for Silent {
-        fn set(&self, _: u64) {}
-        fn finish(&self, _: &str) {}
-    }
-
-    /// A watch for tests that look at results alone.
-    pub(crate) fn silent() -> Watch {
-        Watch { reporter: Arc::new(Silent), cancel: Cancel::default() }
-    }
 
     #[test]
     fn a_key_does_not_depend_on_the_order_of_fields() {

@@ -6,24 +6,9 @@ mod support;
 
 use std::io::Write;
 use std::process::Command;
-use std::sync::Arc;
 
 use imgbuild::oci::layer::{self, Entry, Packing};
-use imgbuild::step::{Cancel, Level, Progress, Reporter, Unit, Watch};
-
-struct Silent;
-
-impl Reporter for Silent {
-    fn begin(&self, _: &str, _: &str, _: Option<u64>, _: Unit) -> Box<dyn Progress> {
-        Box::new(Self)
-    }
-    fn note(&self, _: Level, _: &str) {}
-}
-
-impl Progress for Silent {
-    fn set(&self, _: u64) {}
-    fn finish(&self, _: &str) {}
-}
+use imgbuild::step::Watch;
 
 /// The most memory that this process has had, in bytes.
 fn peak() -> u64 {
@@ -42,7 +27,7 @@ fn pack(compression: &str) {
     for _ in 0..70 {
         file.write_all(&block).unwrap();
     }
-    let watch = Watch { reporter: Arc::new(Silent), cancel: Cancel::default() };
+    let watch = Watch::silent();
     for layer in ["one", "two"] {
         // More processors than any thread is made for.
         let packing = Packing { compression: compression.parse().unwrap(), threads: 64 };

@@ -90,7 +90,7 @@ fn needs(path: &Path) -> Result<(u64, u64), std::io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::tests::silent;
+    use crate::step::Watch;
 
     #[test]
     fn init_compiles_without_a_warning_for_every_arch_there_is_a_compiler_for() {
@@ -100,7 +100,7 @@ mod tests {
                 continue;
             }
             let init = dir.path().join("init");
-            compile(arch, &init, &silent()).unwrap();
+            compile(arch, &init, &Watch::silent()).unwrap();
             let machine = fs::read(&init).unwrap()[18];
             assert_eq!(machine, if arch == Arch::X86_64 { 62 } else { 183 });
         }
@@ -120,7 +120,7 @@ mod tests {
         fs::write(tree.join("large"), vec![7; 60 << 20]).unwrap();
         std::os::unix::fs::symlink("many/deep", tree.join("link")).unwrap();
         let image = dir.path().join("image");
-        make(&tree, &image, &silent()).unwrap();
+        make(&tree, &image, &Watch::silent()).unwrap();
         assert!(fs::metadata(&image).unwrap().len() < 85 << 20);
     }
 }

@@ -1,19 +1,14 @@
 //! `imgbuild kernel`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
 
-use super::push::{Destination, lines};
-use super::{Context, Failure, Format};
-use crate::digests::Verdict;
-use crate::oci::compression::Compression;
+use super::output::Output;
+use super::{Context, Failure};
 use crate::plan::digests;
-use crate::plan::images::Built;
 use crate::plan::kernel::{Flavour, Plan, Request};
 use crate::recipe::Catalogue;
-use crate::step::human;
 use crate::version::Version;
 
 /// Which kernels: shared by the commands that name some.
@@ -71,14 +66,6 @@ pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// How images are packed: shared by the commands that build some, and by those that tell how.
-#[derive(Debug, Args)]
-pub(super) struct Packing {
-    /// How layers are compressed: gzip, zstd or zstd:LEVEL (1 to 22) [default: gzip, which every consumer reads]
-    #[arg(long, value_name = "NAME[:LEVEL]", default_value_t, hide_default_value = true)]
-    pub(super) compression: Compression,
-}
-
 /// Build a kernel and its modules as two multi-architecture images
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -90,82 +77,24 @@ Examples:
 pub(super) struct Kernel {
     #[command(flatten)]
     selection: Selection,
-    #[command(flatten)]
-    packing: Packing,
-    /// The OCI layout the images are put into
-    #[arg(long, short, value_name = "DIR", default_value = "out")]
-    output: PathBuf,
     /// Print the steps, their inputs and what is cached, and do nothing: `imgbuild plan` with the same arguments
     #[arg(long)]
     dry_run: bool,
-    /// Push the images too
-    #[arg(long)]
-    push: bool,
     #[command(flatten)]
-    destination: Destination,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    output: Output,
 }
 
 impl Kernel {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
         let mut plan = self.selection.plan(context)?;
-        plan.compression = self.packing.compression;
+        plan.compression = self.output.packing.compression;
         if self.dry_run {
-            return super::plan::print(&plan, false, self.format, context);
+            return super::plan::print(&plan, false, self.output.format, context);
         }
-        // What can be refused is refused before an hour of work.
-        let prefix = if self.push {
-            Some(self.destination.required(context)?)
-        } else {
-            self.destination.refuse()?;
-            None
-        };
+        let prefix = self.output.prefix(context)?;
         let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
         let locked = self.selection.locked;
-        let images = plan.run(&context.store()?, &self.output, &recorded, locked, &context.watch)?;
-        let pushed = match &prefix {
-            Some(prefix) => Some(self.destination.push_built(&self.output, prefix, &images, context)?),
-            None => None,
-        };
-        let next = format!("imgbuild boot {}", self.output.display());
-        match (self.format, pushed) {
-            (Format::Text, None) => {
-                context.print(&result(&images, self.packing.compression, &self.output, &next))
-            }
-            (Format::Text, Some(pushed)) => context.print(&format!(
-                "{}\npushed:\n{}",
-                result(&images, self.packing.compression, &self.output, &next),
-                lines(&pushed)
-            )),
-            (Format::Json, pushed) => {
-                let mut result = json!({ "layout": self.output, "images": images });
-                pushed.into_iter().for_each(|pushed| result["pushed"] = json!(pushed));
-                context.print_json(&result)
-            }
-        }
+        let images = plan.run(&context.store()?, &self.output.layout, &recorded, locked, &context.watch)?;
+        self.output.tell(&images, prefix.as_ref(), "imgbuild boot", context)
     }
-}
-
-/// What was built, for people, and what to do next.
-pub(super) fn result(images: &[Built], compression: Compression, output: &Path, next: &str) -> String {
-    let mut text = String::new();
-    for image in images {
-        text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
-        for platform in &image.platforms {
-            let recorded = match platform.recorded {
-                Verdict::Same => "as recorded",
-                Verdict::None if compression != Compression::Gzip => {
-                    "not compared: digests are recorded for gzip"
-                }
-                Verdict::None => "no digest recorded to compare with",
-                Verdict::Differs { .. } => "NOT as recorded",
-            };
-            let size = human(platform.size);
-            text += &format!("  {:<7} {}  {size}  {recorded}\n", platform.architecture, platform.digest);
-        }
-    }
-    let dir = output.display();
-    text + &format!("\nwritten to `{dir}`, an OCI layout; next: {next}\n")
 }

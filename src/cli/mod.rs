@@ -15,6 +15,7 @@ mod kernel;
 mod lock;
 mod login;
 mod os;
+mod output;
 mod place;
 mod plan;
 mod progress;

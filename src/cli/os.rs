@@ -1,20 +1,16 @@
 //! `imgbuild os`.
 
-use std::path::PathBuf;
-
 use clap::Args;
-use serde_json::json;
 
-use super::kernel::{Packing, processors, result};
-use super::push::{Destination, lines};
-use super::{Context, Failure, Format};
+use super::kernel::processors;
+use super::output::Output;
+use super::{Context, Failure};
 use crate::oci::layer;
 use crate::plan::digests;
 use crate::plan::os::{Plan, System};
 
 /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(after_help = "\
 An image is a base layer (the distribution's packages, made without a trace of this machine), a layer with
 Kubernetes, containerd and their configuration, and one with what the recipe says. Images of one recipe share
@@ -44,25 +40,14 @@ pub(super) struct Os {
     /// How many threads compress [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    #[command(flatten)]
-    packing: Packing,
-    /// The OCI layout the images are put into
-    #[arg(long, short, value_name = "DIR", default_value = "out")]
-    output: PathBuf,
     /// Print the steps, their inputs and what is cached, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// With --dry-run: also print each step's record, and why it is not in the store
     #[arg(long, requires = "dry_run")]
     explain: bool,
-    /// Push the images too
-    #[arg(long)]
-    push: bool,
     #[command(flatten)]
-    destination: Destination,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    output: Output,
 }
 
 impl Os {
@@ -71,40 +56,20 @@ impl Os {
         let lock = context.lock(&catalogue)?;
         let mirrors = context.mirrors(&lock)?;
         let threads = self.jobs.map_or_else(processors, usize::from);
-        let packing = layer::Packing { compression: self.packing.compression, threads };
+        let packing = layer::Packing { compression: self.output.packing.compression, threads };
         let system = System::of(self.recipe.as_deref());
         let plan = Plan::new(&system, &self.k8s, &self.arch, &catalogue, lock, mirrors, packing)?;
         let store = context.store()?;
         if self.dry_run {
-            return super::plan::print_lines(&plan.outline(self.explain, &store)?, self.format, context);
+            return super::plan::print_lines(
+                &plan.outline(self.explain, &store)?,
+                self.output.format,
+                context,
+            );
         }
-        // What can be refused is refused before minutes of work.
-        let prefix = if self.push {
-            Some(self.destination.required(context)?)
-        } else {
-            self.destination.refuse()?;
-            None
-        };
+        let prefix = self.output.prefix(context)?;
         let recorded = digests::recorded(&catalogue)?;
-        let images = plan.run(&store, &self.output, &recorded, self.locked, &context.watch)?;
-        let pushed = match &prefix {
-            Some(prefix) => Some(self.destination.push_built(&self.output, prefix, &images, context)?),
-            None => None,
-        };
-        let next = format!("imgbuild validate {}", self.output.display());
-        match (self.format, pushed) {
-            (Format::Text, pushed) => {
-                let pushed = pushed.map_or(String::new(), |pushed| format!("\npushed:\n{}", lines(&pushed)));
-                context.print(&format!(
-                    "{}{pushed}",
-                    result(&images, self.packing.compression, &self.output, &next)
-                ))
-            }
-            (Format::Json, pushed) => {
-                let mut result = json!({ "layout": self.output, "images": images });
-                pushed.into_iter().for_each(|pushed| result["pushed"] = json!(pushed));
-                context.print_json(&result)
-            }
-        }
+        let images = plan.run(&store, &self.output.layout, &recorded, self.locked, &context.watch)?;
+        self.output.tell(&images, prefix.as_ref(), "imgbuild validate", context)
     }
 }

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::kernel::{Packing, Selection};
+use super::kernel::Selection;
+use super::output::Packing;
 use super::{Context, Failure, Format};
 use crate::plan::kernel::Plan;
 use crate::plan::outline::Line;

@@ -123,7 +123,7 @@ mod tests {
     use tar::{Builder, Header};
 
     use super::*;
-    use crate::step::tests::silent;
+    use crate::step::Watch;
 
     /// An archive as `git archive` writes it, of these files with these times.
     fn archive(path: &Path, files: &[(&str, u64)]) {
@@ -151,7 +151,7 @@ mod tests {
         archive(&path, files);
         let target = dir.path().join("tree");
         fs::create_dir(&target).unwrap();
-        let source = unpack(&path, "a", &target, &silent()).map_err(|error| error.to_string())?;
+        let source = unpack(&path, "a", &target, &Watch::silent()).map_err(|error| error.to_string())?;
         let names = fs::read_dir(&source.root)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -3,6 +3,8 @@
 //! Paths are followed as a process inside would follow them: a link leads at most to the image's own root. Nothing is
 //! unpacked, so that owners and devices need nobody's privileges.
 
+mod find;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::Read;
 
@@ -14,6 +16,7 @@ use super::archive::{Archive, Member};
 use super::layer::normal;
 use super::source::{Layer, Source, blob_error, check};
 use crate::step::Cancel;
+pub use find::Found;
 
 /// A file of a layer that takes away the one it is named after (image specification, layer.md).
 const WHITEOUT: &[u8] = b".wh.";

@@ -285,35 +285,10 @@ fn is_kernels(role: &str) -> bool {
 
 /// Whether a process inside could run what is at this path, links followed.
 fn is_program(root: &Root, path: &str) -> bool {
-    let mut way = vec![0];
-    let mut parts: Vec<Vec<u8>> = path.rsplit('/').map(|part| part.as_bytes().to_vec()).collect();
-    let mut links = 0;
-    while let Some(part) = parts.pop() {
-        let here = way.last().copied().unwrap_or(0);
-        match &part[..] {
-            b"" | b"." => continue,
-            b".." => {
-                way.pop();
-                continue;
-            }
-            _ => {}
-        }
-        let Some((_, name)) = root.names(here).find(|(name, _)| **name == part) else { return false };
-        let inode = &root.inodes[name.inode];
-        match &inode.kind {
-            Kind::Directory(_) => way.push(name.inode),
-            Kind::File { .. } => return parts.is_empty() && inode.mode & 0o111 != 0,
-            Kind::Symlink(target) if links < 40 => {
-                links += 1;
-                if target.starts_with(b"/") {
-                    way = vec![0];
-                }
-                parts.extend(target.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec));
-            }
-            _ => return false,
-        }
-    }
-    false
+    root.find(path.as_bytes(), true).is_some_and(|found| {
+        let inode = &root.inodes[found.inode];
+        matches!(inode.kind, Kind::File { .. }) && inode.mode & 0o111 != 0
+    })
 }
 
 /// The modules image that was built with a kernel image, in the same layout.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::{by_arch, expect_kind, parent};
 use crate::arch::Arch;
-use crate::document::{Fields, Text, list, nearest};
+use crate::document::{Fields, Text};
 
 /// A kernel recipe as one file writes it, checked by itself.
 #[derive(Debug)]
@@ -128,16 +129,7 @@ pub(super) struct Known<'k> {
 
 /// Reads a recipe's fields; `None` only when a mistake was told.
 pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
-    let kind = fields.required("kind");
-    if let Some(kind) = &kind
-        && kind.value != "kernel"
-    {
-        fields.mistake(
-            kind,
-            format!("`{}` is not a kind of recipe this command builds", kind.value),
-            Some("`kernel` is".into()),
-        );
-    }
+    expect_kind(fields, "kernel");
     let name = fields.required("name");
     if let Some(name) = &name
         && !is_image_name(&name.value)
@@ -148,7 +140,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
             None,
         );
     }
-    let extends = parent(fields, known);
+    let extends = parent(fields, known.flavours, "flavour");
     let base = fields.text("base");
     if let Some(base) = &base
         && !matches!(base.value.as_str(), "allnoconfig" | "alldefconfig")
@@ -169,18 +161,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         );
     }
     let fragments = fragment_names(fields, known);
-    let mut arch_fragments = BTreeMap::new();
-    for entry in fields.named_tables("arch", |key, table| (key.clone(), fragment_names(table, known))) {
-        match entry.0.value.parse::<Arch>() {
-            Ok(arch) if arch.name() == entry.0.value => {
-                arch_fragments.insert(arch, entry.1);
-            }
-            Ok(arch) => {
-                fields.mistake(&entry.0, format!("a recipe writes `{arch}` for this architecture"), None);
-            }
-            Err(error) => fields.mistake(&entry.0, error.to_string(), None),
-        }
-    }
+    let arch_fragments = by_arch(fields, |table| fragment_names(table, known));
     let image = |table: &Fields<'_>, name| {
         let text = table.text(name)?;
         if !is_image_name(&text.value) {
@@ -222,20 +203,6 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         toolchain: toolchain.map(|text| text.value),
         absent: absent.into_iter().flatten().collect(),
     })
-}
-
-/// The flavour that is extended, if any.
-fn parent(fields: &Fields<'_>, known: &Known<'_>) -> Option<String> {
-    let parent = fields.text("extends")?;
-    if !known.flavours.contains(&parent.value) {
-        let flavours = || known.flavours.iter().map(String::as_str);
-        let help = nearest(&parent.value, flavours()).map_or_else(
-            || format!("the flavours are {}", list(flavours())),
-            |near| format!("did you mean `{near}`?"),
-        );
-        fields.mistake(&parent, format!("no flavour `{}` to extend", parent.value), Some(help));
-    }
-    Some(parent.value)
 }
 
 fn fragment_names(fields: &Fields<'_>, known: &Known<'_>) -> Vec<String> {

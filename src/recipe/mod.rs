@@ -12,7 +12,10 @@ pub use kernel::KernelRecipe;
 pub use os::OsRecipe;
 pub use toolchain::ToolchainRecipe;
 
-use crate::document::{Mistakes, list, nearest};
+use std::collections::BTreeMap;
+
+use crate::arch::Arch;
+use crate::document::{Fields, Mistakes, list, nearest};
 use crate::step::{Class, Diagnose};
 
 /// A recipe that cannot be had.
@@ -82,4 +85,39 @@ impl Diagnose for Error {
             _ => None,
         }
     }
+}
+
+/// Tells the mistake if a recipe is not of the kind that is wanted.
+fn expect_kind(fields: &Fields<'_>, wanted: &str) {
+    if let Some(kind) = fields.required("kind").filter(|kind| kind.value != wanted) {
+        let message = format!("`{}` is not a kind of recipe this command builds", kind.value);
+        fields.mistake(&kind, message, Some(format!("`{wanted}` is")));
+    }
+}
+
+/// The recipe that is extended, if any; `what` is what recipes of this kind are called.
+fn parent(fields: &Fields<'_>, known: &[String], what: &str) -> Option<String> {
+    let parent = fields.text("extends")?;
+    if !known.contains(&parent.value) {
+        let names = || known.iter().map(String::as_str);
+        let help = nearest(&parent.value, names()).map_or_else(
+            || format!("the {what}s are {}", list(names())),
+            |near| format!("did you mean `{near}`?"),
+        );
+        fields.mistake(&parent, format!("no {what} `{}` to extend", parent.value), Some(help));
+    }
+    Some(parent.value)
+}
+
+/// What a recipe says by architecture (`[arch.x86_64]`).
+fn by_arch<T>(fields: &Fields<'_>, mut read: impl FnMut(&Fields<'_>) -> T) -> BTreeMap<Arch, T> {
+    let mut read_all = BTreeMap::new();
+    for (key, value) in fields.named_tables("arch", |key, table| (key.clone(), read(table))) {
+        match key.value.parse::<Arch>() {
+            Ok(arch) if arch.name() == key.value => drop(read_all.insert(arch, value)),
+            Ok(arch) => fields.mistake(&key, format!("a recipe writes `{arch}` for this architecture"), None),
+            Err(error) => fields.mistake(&key, error.to_string(), None),
+        }
+    }
+    read_all
 }

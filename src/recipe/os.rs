@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::{self, Archive, plain};
 use super::kernel::is_image_name;
+use super::{by_arch, expect_kind, parent};
 use crate::arch::Arch;
-use crate::document::{Fields, Text, list, nearest};
+use crate::document::{Fields, Text};
 
 /// A file over the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,13 +173,9 @@ pub(super) struct Known<'k> {
 
 /// Reads a recipe's fields; `None` only when a mistake was told.
 pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
-    let kind = fields.required("kind");
-    if let Some(kind) = kind.as_ref().filter(|kind| kind.value != "os") {
-        let help = Some("`os` is".into());
-        fields.mistake(kind, format!("`{}` is not a kind of recipe this command builds", kind.value), help);
-    }
+    expect_kind(fields, "os");
     let name = fields.required("name");
-    let extends = parent(fields, known);
+    let extends = parent(fields, known.recipes, "OS recipe");
     let version = if extends.is_some() { fields.text("version") } else { fields.required("version") };
     let image = fields.table("image", |table| table.text("name")).flatten();
     for text in name.iter().chain(&image) {
@@ -199,21 +196,11 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     } else {
         archive::read(fields).map(Some)
     };
-    let mut archives = BTreeMap::new();
-    let mut arch_packages = BTreeMap::new();
-    let tables = fields.named_tables("arch", |key, table| {
-        (key.clone(), table.text("archive"), plain(table, table.texts("packages")))
-    });
-    for (key, place, packages) in tables {
-        match key.value.parse::<Arch>() {
-            Ok(arch) if arch.name() == key.value => {
-                archives.extend(place.map(|place| (arch, place.value)));
-                arch_packages.insert(arch, packages);
-            }
-            Ok(arch) => fields.mistake(&key, format!("a recipe writes `{arch}` for this architecture"), None),
-            Err(error) => fields.mistake(&key, error.to_string(), None),
-        }
-    }
+    let by_arch = by_arch(fields, |table| (table.text("archive"), plain(table, table.texts("packages"))));
+    let archives =
+        by_arch.iter().filter_map(|(arch, (place, _))| Some((*arch, place.as_ref()?.value.clone())));
+    let archives = archives.collect();
+    let arch_packages = by_arch.into_iter().map(|(arch, (_, packages))| (arch, packages)).collect();
     let values = |texts: Vec<Text>| texts.into_iter().map(|text| text.value).collect::<Vec<_>>();
     let packages = plain(fields, fields.texts("packages"));
     if packages.is_empty() && extends.is_none() {
@@ -267,20 +254,6 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         sysctls: sysctls.into_iter().map(|(name, text)| (name, text.value)).collect(),
         modules,
     })
-}
-
-/// The recipe that is extended, if any.
-fn parent(fields: &Fields<'_>, known: &Known<'_>) -> Option<String> {
-    let parent = fields.text("extends")?;
-    if !known.recipes.contains(&parent.value) {
-        let recipes = || known.recipes.iter().map(String::as_str);
-        let help = nearest(&parent.value, recipes()).map_or_else(
-            || format!("the OS recipes are {}", list(recipes())),
-            |near| format!("did you mean `{near}`?"),
-        );
-        fields.mistake(&parent, format!("no OS recipe `{}` to extend", parent.value), Some(help));
-    }
-    Some(parent.value)
 }
 
 /// The bytes that a table gives by `content`, or by `source`, a file beside the recipe.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::archive::{self, Archive, checked};
+use super::by_arch;
 use crate::arch::Arch;
 use crate::document::Fields;
 use crate::version::Version;
@@ -68,17 +69,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Option<ToolchainRecipe> {
     let description = fields.text("description").map(|text| text.value).unwrap_or_default();
     let archive = archive::read(fields);
     let packages = checked(fields, "packages", fields.texts("packages"));
-    let mut arch_packages = BTreeMap::new();
-    let tables = fields.named_tables("arch", |key, table| {
-        (key.clone(), checked(table, "packages", table.texts("packages")))
-    });
-    for (key, packages) in tables {
-        match key.value.parse::<Arch>() {
-            Ok(arch) if arch.name() == key.value => drop(arch_packages.insert(arch, packages)),
-            Ok(arch) => fields.mistake(&key, format!("a recipe writes `{arch}` for this architecture"), None),
-            Err(error) => fields.mistake(&key, error.to_string(), None),
-        }
-    }
+    let arch_packages = by_arch(fields, |table| checked(table, "packages", table.texts("packages")));
     let mut links = BTreeMap::new();
     for (path, target) in fields.named_texts("links") {
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) {

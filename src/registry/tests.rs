@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Patience;
 use super::{Client, Error, Options};
-use crate::step::tests::silent;
+use crate::step::Watch;
 
 /// A server that sends `head` at once and then a byte every few milliseconds, until nobody listens.
 fn trickling(head: &'static str) -> SocketAddr {
@@ -38,7 +38,7 @@ fn a_registry_that_trickles_is_left() {
         };
         let host = trickling(head).to_string().parse().unwrap();
         let options = Options { plain_http: true };
-        let client = Client::with_patience(&host, &options, &silent(), patience).unwrap();
+        let client = Client::with_patience(&host, &options, &Watch::silent(), patience).unwrap();
         let begun = Instant::now();
         let error = client.manifest("org/x", "1").unwrap_err();
         assert!(matches!(&error, Error::Unreachable { tries: 2, .. }), "{head}: {error}");

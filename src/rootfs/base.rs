@@ -14,14 +14,12 @@ use crate::host::{self, Tool};
 use crate::lock::trees::{Package, TreePin};
 use crate::recipe::Archive;
 use crate::step::{Check, Step, Unit, Watch, hex};
-use crate::tree::{self, Depth, Drift, Run, archive_requirements, drift};
+use crate::tree::{self, BaseOf, Depth, Pinned, Run, archive_requirements};
 
 /// The clean system's tar, in the artifact.
 const TAR: &str = "root.tar";
 /// What is known of it.
 const CONTENTS: &str = "contents.json";
-/// Its packages, a line each.
-const PACKAGES: &str = "packages";
 /// What the system's packages are called in a lock: `os/ubuntu-20.04`.
 const PREFIX: &str = "os/";
 
@@ -156,10 +154,7 @@ fn require_ids() -> Result<(), Error> {
     Ok(())
 }
 
-/// Brings the archive's base when the system is really made.
-type BaseOf<'a, E> = dyn Fn() -> Result<String, E> + 'a;
-
-/// The step that makes a base system. The artifact: its tar, what it holds, its packages.
+/// The step that makes a base system. The artifact: its tar and what it holds.
 pub struct MakeBase<'a, E> {
     /// The system.
     pub base: &'a Base,
@@ -194,26 +189,12 @@ impl<E: From<Error>> Step for MakeBase<'_, E> {
         let name = &self.base.name;
         let progress = watch.reporter.begin("base", &self.name(), None, Unit::Files);
         let (contents, packages) = self.base.make(&out.join(TAR), &place, watch)?;
-        if let Some(pin) = &self.base.pin {
-            let moved: Vec<Drift> = drift(&pin.packages, &packages);
-            if !moved.is_empty() {
-                let (tree, lock) = (pin_name(name), self.lock.to_owned());
-                return Err(Error::from(tree::Error::Drift { tree, lock, moved }).into());
-            }
-            progress.finish(&format!("{} packages, all as pinned", packages.len()));
-        } else {
-            progress.finish(&format!("{} packages", packages.len()));
-            let message = format!(
-                "`{}` pins no packages for {name} on {}: they are what `{place}` has; `imgbuild lock {}` pins them",
-                self.lock,
-                self.base.arch,
-                pin_name(name),
-            );
-            watch.reporter.note(crate::step::Level::Warning, &message);
-        }
-        let write = |name: &str, bytes: &[u8]| fs::write(out.join(name), bytes).map_err(Error::from);
-        write(CONTENTS, &serde_json::to_vec(&contents).map_err(std::io::Error::from).map_err(Error::from)?)?;
-        let lines: Vec<_> = packages.iter().map(ToString::to_string).collect();
-        Ok(write(PACKAGES, (lines.join("\n") + "\n").as_bytes())?)
+        let (arch, pin) = (self.base.arch, self.base.pin.as_ref());
+        let moment = &self.base.archive.snapshot;
+        Pinned { name: &pin_name(name), arch, moment, lock: self.lock, pin }
+            .hold(&packages, &place, progress.as_ref(), watch)
+            .map_err(Error::from)?;
+        let contents = serde_json::to_vec(&contents).map_err(std::io::Error::from).map_err(Error::from)?;
+        Ok(fs::write(out.join(CONTENTS), contents).map_err(Error::from)?)
     }
 }

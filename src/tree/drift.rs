@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::lock::trees::Package;
+use super::Error;
+use crate::arch::Arch;
+use crate::lock::trees::{Package, TreePin};
+use crate::step::{Level, Progress, Watch};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,47 @@ pub fn drift(pinned: &[Package], found: &[Package]) -> Vec<Drift> {
     moved.extend(added.map(|(key, package)| (key, Drift::Added(package.clone()))));
     moved.sort_by(|a, b| a.0.cmp(b.0));
     moved.into_iter().map(|(_, drift)| drift).collect()
+}
+
+/// The set that a lock pins for a tree, if it pins one.
+pub struct Pinned<'a> {
+    /// What the lock and `imgbuild lock` call the tree.
+    pub name: &'a str,
+    /// What it runs on.
+    pub arch: Arch,
+    /// The moment of the archive that its recipe asks for.
+    pub moment: &'a str,
+    /// The lock's name.
+    pub lock: &'a str,
+    /// The set.
+    pub pin: Option<&'a TreePin>,
+}
+
+impl Pinned<'_> {
+    /// Holds the packages of a fresh tree to the set, and ends its stage; without a set, says where they are from.
+    pub fn hold(
+        &self,
+        packages: &[Package],
+        base: &str,
+        progress: &dyn Progress,
+        watch: &Watch,
+    ) -> Result<(), Error> {
+        let Self { name, arch, moment, lock, .. } = *self;
+        let Some(pin) = self.pin else {
+            progress.finish(&format!("{} packages", packages.len()));
+            let message = format!(
+                "`{lock}` pins no packages for {name} on {arch}: they are what `{base}` has, asked for as of {moment}; `imgbuild lock {name}` pins them"
+            );
+            watch.reporter.note(Level::Warning, &message);
+            return Ok(());
+        };
+        let moved = drift(&pin.packages, packages);
+        if !moved.is_empty() {
+            return Err(Error::Drift { tree: name.to_owned(), lock: lock.to_owned(), moved });
+        }
+        progress.finish(&format!("{} packages, all as pinned", packages.len()));
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-pub use drift::{Drift, drift};
+pub use drift::{Drift, Pinned, drift};
 pub use error::Error;
 pub use mmdebstrap::{Depth, LIST, Run, requirements as archive_requirements};
 
@@ -22,7 +22,7 @@ use crate::host::{self, Tool};
 use crate::lock::trees::{Package, TreePin};
 use crate::recipe::ToolchainRecipe;
 use crate::sandbox;
-use crate::step::{Check, Key, Level, Step, Unit, Watch};
+use crate::step::{Check, Key, Step, Unit, Watch};
 
 /// What is in packages for people, for the machine they would be installed on, or for apt: no compiler reads it.
 const LEFT_OUT: [&str; 17] = [
@@ -166,8 +166,8 @@ fn modes(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Brings the archive's base when the tree is really made.
-type BaseOf<'a, E> = dyn Fn() -> Result<String, E> + 'a;
+/// Brings the URL or directory of an archive when a tree is really made of it.
+pub type BaseOf<'a, E> = dyn Fn() -> Result<String, E> + 'a;
 
 /// The step that makes a tree. The artifact is the tree's root.
 pub struct MakeTree<'a, E> {
@@ -204,21 +204,14 @@ impl<E: From<Error>> Step for MakeTree<'_, E> {
         let name = &self.tree.recipe.name;
         let progress = watch.reporter.begin("tree", name, None, Unit::Files);
         let packages = self.tree.make(out, &base, watch)?;
-        if let Some(pin) = &self.tree.pin {
-            let moved = drift(&pin.packages, &packages);
-            if !moved.is_empty() {
-                let (tree, lock) = (name.clone(), self.lock.to_owned());
-                return Err(Error::Drift { tree, lock, moved }.into());
-            }
-            progress.finish(&format!("{} packages, all as pinned", packages.len()));
-        } else {
-            progress.finish(&format!("{} packages", packages.len()));
-            let message = format!(
-                "`{}` pins no packages for {name} on {}: they are what the archive had on {}; `imgbuild lock {name}` pins them",
-                self.lock, self.tree.arch, self.tree.recipe.archive.snapshot,
-            );
-            watch.reporter.note(Level::Warning, &message);
-        }
+        let (arch, pin) = (self.tree.arch, self.tree.pin.as_ref());
+        let moment = &self.tree.recipe.archive.snapshot;
+        Pinned { name, arch, moment, lock: self.lock, pin }.hold(
+            &packages,
+            &base,
+            progress.as_ref(),
+            watch,
+        )?;
         Ok(())
     }
 }

@@ -17,8 +17,6 @@ use crate::oci::layer::normal;
 use crate::oci::root::{Kind, Root};
 use crate::step::Cancel;
 
-/// As many links as Linux follows in one path.
-const LINKS: usize = 40;
 /// As much as Linux reads of a script's first line.
 const FIRST_LINE: u64 = 256;
 /// No configuration is larger, nor dpkg's database of any system.
@@ -94,38 +92,8 @@ impl Content {
     }
 
     fn walk(&self, path: &[u8], follow: bool) -> Option<Found> {
-        let mut way: Vec<(usize, Vec<u8>)> = Vec::new();
-        let mut parts: Vec<Vec<u8>> = path.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
-        let mut links = 0;
-        while let Some(part) = parts.pop() {
-            match &part[..] {
-                b"" | b"." => continue,
-                b".." => {
-                    way.pop();
-                    continue;
-                }
-                _ => {}
-            }
-            let here = way.last().map_or(0, |(inode, _)| *inode);
-            let Kind::Directory(names) = &self.root.inodes[here].kind else { return None };
-            let inode = names.get(&part)?.inode;
-            match &self.root.inodes[inode].kind {
-                Kind::Symlink(target) if follow || parts.iter().any(|part| !part.is_empty()) => {
-                    links += 1;
-                    if links > LINKS {
-                        return None;
-                    }
-                    if target.starts_with(b"/") {
-                        way.clear();
-                    }
-                    parts.extend(target.rsplit(|byte| *byte == b'/').map(<[u8]>::to_vec));
-                }
-                _ => way.push((inode, part)),
-            }
-        }
-        let inode = way.last().map_or(0, |(inode, _)| *inode);
-        let names: Vec<_> = way.into_iter().map(|(_, name)| name).collect();
-        Some(Found { inode, path: Bytes(names.join(&b'/')) })
+        let found = self.root.find(path, follow)?;
+        Some(Found { inode: found.inode, path: Bytes(found.path.join(&b'/')) })
     }
 
     /// What a path leads to, if that is a regular file.

@@ -6,7 +6,7 @@ use flate2::read::MultiGzDecoder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::step::tests::silent;
+use crate::step::Watch;
 
 const EPOCH: u64 = 1_785_408_960;
 
@@ -34,7 +34,7 @@ fn packed(order: impl Fn(&mut Vec<Entry>)) -> (Packed, Vec<u8>) {
     let mut entries = entries(&file);
     order(&mut entries);
     let target = dir.path().join("layer");
-    let packed = write(entries, 1_785_408_960, &target, gzip(2), &silent()).unwrap();
+    let packed = write(entries, 1_785_408_960, &target, gzip(2), &Watch::silent()).unwrap();
     (packed, fs_err::read(&target).unwrap())
 }
 
@@ -82,7 +82,7 @@ fn every_entry_comes_back_as_data_of_the_entry_says() {
 fn a_missing_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let entry = Entry::file("boot/vmlinux", dir.path().join("not-there"));
-    let error = write(vec![entry], 0, &dir.path().join("layer"), gzip(1), &silent()).unwrap_err();
+    let error = write(vec![entry], 0, &dir.path().join("layer"), gzip(1), &Watch::silent()).unwrap_err();
     assert!(error.to_string().contains("not-there"), "{error}");
 }
 
@@ -127,7 +127,7 @@ fn read_back(stream: impl Read) -> Vec<Seen> {
 fn layer(entries: Vec<Entry>, threads: usize) -> (Packed, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("layer");
-    let packed = write(entries, EPOCH, &target, gzip(threads), &silent()).unwrap();
+    let packed = write(entries, EPOCH, &target, gzip(threads), &Watch::silent()).unwrap();
     let mut stream = Vec::new();
     MultiGzDecoder::new(&fs_err::read(&target).unwrap()[..]).read_to_end(&mut stream).unwrap();
     (packed, stream)
@@ -135,7 +135,7 @@ fn layer(entries: Vec<Entry>, threads: usize) -> (Packed, Vec<u8>) {
 
 fn streamed(stream: &[u8]) -> Result<Packed, Error> {
     let dir = tempfile::tempdir().unwrap();
-    write_stream(stream, EPOCH, &dir.path().join("layer"), gzip(2), &silent())
+    write_stream(stream, EPOCH, &dir.path().join("layer"), gzip(2), &Watch::silent())
 }
 
 /// What the entry should look like when it is read.
@@ -299,7 +299,7 @@ fn a_full_disk_is_told_as_such_and_not_as_its_consequences() {
     for size in [1_u64, 3 << 20, 64 << 20] {
         File::create(&sparse).unwrap().set_len(size).unwrap();
         let entries = vec![Entry::file("disk.img", &sparse)];
-        let error = write(entries, 0, Path::new("/dev/full"), gzip(2), &silent()).unwrap_err();
+        let error = write(entries, 0, Path::new("/dev/full"), gzip(2), &Watch::silent()).unwrap_err();
         let error = error.to_string();
         assert!(error.starts_with("cannot write `/dev/full`") && error.contains("No space left"), "{error}");
     }
@@ -317,7 +317,7 @@ fn what_is_no_file_is_refused_by_name_and_not_waited_for() {
         [(&socket, "is a socket"), (&pipe, "is no regular file"), (&dir.path().into(), "no regular")]
     {
         let entry = Entry::file("run/thing", source);
-        let error = write(vec![entry], 0, &dir.path().join("layer"), gzip(1), &silent()).unwrap_err();
+        let error = write(vec![entry], 0, &dir.path().join("layer"), gzip(1), &Watch::silent()).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("`run/thing`") && error.contains(what), "{error}");
     }
@@ -328,7 +328,7 @@ fn paths_that_mean_something_else_to_each_reader_are_refused() {
     for path in ["", "/etc", "a/../b", "..", "a//b", "./a", "a/", "a\0b"] {
         let entry = Entry::new(path, 0o644, Content::Fifo);
         let dir = tempfile::tempdir().unwrap();
-        let error = write(vec![entry], 0, &dir.path().join("layer"), gzip(1), &silent()).unwrap_err();
+        let error = write(vec![entry], 0, &dir.path().join("layer"), gzip(1), &Watch::silent()).unwrap_err();
         assert!(error.to_string().contains(&format!("`{path}` cannot be packed")), "{error}");
     }
 }
@@ -352,7 +352,7 @@ fn a_stream_is_taken_as_it_is_but_for_times_after_the_epoch() {
     let stream = builder.into_inner().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("layer");
-    write_stream(&stream[..], EPOCH, &target, gzip(1), &silent()).unwrap();
+    write_stream(&stream[..], EPOCH, &target, gzip(1), &Watch::silent()).unwrap();
     let seen = read_back(MultiGzDecoder::new(&fs_err::read(&target).unwrap()[..]));
     let told: Vec<_> = seen.iter().map(|seen| (seen.path.len(), seen.mode, seen.owner, seen.mtime)).collect();
     assert_eq!(told, [(2, 0o640, (33, 34), 5), (300, 0o640, (33, 34), EPOCH)]);
