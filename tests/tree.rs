@@ -47,6 +47,19 @@ fn a_tree_is_made_once_of_what_is_pinned() {
 }
 
 #[test]
+fn the_trees_of_machines_of_the_other_architecture_can_be_pinned_here() {
+    let (place, _archive) = pinned();
+    let other = if host() == "arm64" { "x86_64" } else { "arm64" };
+    place
+        .imgbuild("lock toy-1 --arch all")
+        .run()
+        .succeeds()
+        .prints(format!("toy-1 on {}: 2 packages, all as pinned", host()))
+        .prints(format!("in `{LOCK}` now: the 2 packages of toy-1 on {other}"));
+    place.imgbuild("lock toy-1 --arch riscv64").run().fails(2).says("riscv64");
+}
+
+#[test]
 fn another_user_and_umask_make_the_same_tree() {
     let (place, _archive) = pinned();
     let mine = tree(&place.imgbuild("tree").run().succeeds()).0;

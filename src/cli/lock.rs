@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Context, Failure};
+use crate::arch::Arch;
 use crate::document::list;
 use crate::fetch::kernel_org::{KernelOrg, PLACE};
 use crate::fetch::mirror::Mirrors;
@@ -35,7 +36,7 @@ use crate::version::Version;
 Examples:
   imgbuild lock --check           # exit 3: something newer is out, 5: a pin is not what is signed
   imgbuild lock kernel.org --series 5.10
-  imgbuild lock debian-12         # accept the packages that the archive has now
+  imgbuild lock debian-12 --arch all     # accept the packages that the archive has now
   imgbuild lock os/ubuntu-20.04 --arch all
   imgbuild lock --add kernel 5.10.250
   imgbuild lock --mirror kernel.org=DIRECTORY --mirror kernel.org-releases=DIRECTORY")]
@@ -49,7 +50,7 @@ pub(super) struct LockCommand {
     /// Of kernel.org, look at this series alone; may be given more than once
     #[arg(long, value_name = "SERIES")]
     series: Vec<Version>,
-    /// Of an OS recipe, the packages for these architectures [default: the host's]
+    /// Of a toolchain or an OS recipe, the packages for machines of these architectures [default: the host's]
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<String>,
     /// Pin this very version instead of the newest ones: `--add kernel 5.10.250`
@@ -99,7 +100,7 @@ impl LockCommand {
             match input {
                 Input::KernelOrg => self.kernel_org(&desk, &mut found)?,
                 Input::Archive(list) => archive(&list, &desk, &mut found)?,
-                Input::Toolchain(recipe) => tree(&recipe, &desk, &mut found)?,
+                Input::Toolchain(recipe) => self.toolchain(&recipe, &desk, &mut found)?,
                 Input::System(name) => self.system(&name, &desk, &mut found)?,
             }
         }
@@ -192,6 +193,24 @@ impl LockCommand {
         Ok(())
     }
 
+    /// Looks at the packages of a toolchain's trees.
+    fn toolchain(
+        &self,
+        recipe: &ToolchainRecipe,
+        desk: &Desk<'_>,
+        found: &mut Findings,
+    ) -> Result<(), Failure> {
+        let Desk { context, lock, mirrors, .. } = desk;
+        let store = context.store()?;
+        let inputs = toolchain::Inputs { lock, mirrors, store: &store };
+        for arch in plan::arches(&self.arch, &Arch::ALL)? {
+            let tree = toolchain::tree_of(recipe, arch, lock, mirrors);
+            let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
+            packages(&pin, tree.pin.as_ref(), found);
+        }
+        Ok(())
+    }
+
     /// Looks at the packages of an OS recipe.
     fn system(&self, name: &str, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
         let Desk { context, catalogue, mirrors, .. } = desk;
@@ -244,17 +263,6 @@ fn archive(list: &SourceList, desk: &Desk<'_>, found: &mut Findings) -> Result<(
         let told = format!("{newest} of {place}: list signed by {}", offered.signer.owner);
         found.entries.push((Entry::from(&offered), told));
     }
-    Ok(())
-}
-
-/// Looks at the packages of a toolchain's tree.
-fn tree(recipe: &ToolchainRecipe, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
-    let Desk { context, lock, mirrors, .. } = desk;
-    let store = context.store()?;
-    let inputs = toolchain::Inputs { lock, mirrors, store: &store };
-    let tree = toolchain::tree_of(recipe, lock, mirrors)?;
-    let pin = toolchain::refresh(&tree, inputs, &context.watch)?;
-    packages(&pin, tree.pin.as_ref(), found);
     Ok(())
 }
 

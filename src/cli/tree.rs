@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{Context, Failure};
+use crate::arch::Arch;
 use crate::plan::{self, toolchain};
 
 /// Make toolchains' root trees, for building offline later
@@ -35,8 +36,9 @@ impl Tree {
         let is_meant = |name: &str, is_default| {
             if self.names.is_empty() { is_default } else { self.names.iter().any(|asked| asked == name) }
         };
+        let host = Arch::host().ok_or(plan::Error::Host)?;
         for recipe in all.iter().filter(|recipe| is_meant(&recipe.name, recipe.kernels.is_some())) {
-            let tree = toolchain::tree_of(recipe, &lock, &mirrors)?;
+            let tree = toolchain::tree_of(recipe, host, &lock, &mirrors);
             let made = toolchain::make(&tree, inputs, &context.watch)?;
             let pinned = tree.pin.as_ref().map_or(0, |pin| pin.packages.len());
             let (name, arch) = (&recipe.name, tree.arch);

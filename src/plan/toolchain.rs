@@ -63,7 +63,8 @@ impl Toolchain {
                 None => Error::NoToolchain { version: version.clone(), known },
             });
         };
-        Ok(Self::Tree(Box::new(tree_of(found, lock, mirrors)?)))
+        let host = Arch::host().ok_or(Error::Host)?;
+        Ok(Self::Tree(Box::new(tree_of(found, host, lock, mirrors))))
     }
 
     /// Its name, as `--toolchain` takes it.
@@ -196,13 +197,12 @@ impl Inputs<'_> {
     }
 }
 
-/// The tree of a toolchain on this host, as the lock has it.
-pub fn tree_of(recipe: &ToolchainRecipe, lock: &Lock, mirrors: &Mirrors) -> Result<Tree, Error> {
-    let arch = Arch::host().ok_or(Error::Host)?;
+/// The tree of a toolchain for machines of an architecture, as the lock has it.
+pub fn tree_of(recipe: &ToolchainRecipe, arch: Arch, lock: &Lock, mirrors: &Mirrors) -> Tree {
     let mut recipe = recipe.clone();
     recipe.archive = mirrors.held(&recipe.archive);
     let pin = lock.tree(&recipe.name, arch).cloned();
-    Ok(Tree { recipe, arch, pin })
+    Tree { recipe, arch, pin }
 }
 
 /// The tree, from the store or made now.

@@ -6,15 +6,10 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Place, host, sha256, tool};
+use super::{Place, sha256, tool};
 
 /// The toolchain of the archive's packages.
 pub(crate) const TREE: &str = "toy-1";
-
-/// What Debian calls this machine's architecture.
-fn arch() -> &'static str {
-    if host() == "arm64" { "arm64" } else { "amd64" }
-}
 
 /// An archive below a place's directory.
 pub(crate) struct Archive {
@@ -84,8 +79,7 @@ impl Archive {
     pub(crate) fn package(&mut self, name: &str, version: &str, depends: &str, files: &[(&str, &str)]) {
         let tree = tempfile::tempdir().expect("a temporary directory");
         let mut control = format!(
-            "Package: {name}\nVersion: {version}\nArchitecture: {}\nMaintainer: nobody <nobody@localhost>\nDescription: a toy\n",
-            arch()
+            "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: a toy\n"
         );
         if !depends.is_empty() {
             control += &format!("Depends: {depends}\n");
@@ -129,10 +123,14 @@ impl Archive {
     /// Writes the index and signs it with the key of this name.
     pub(crate) fn publish(&self, key: &str) {
         let index: String = self.packages.iter().map(|(_, entry)| entry.as_str()).collect();
-        let path = format!("main/binary-{}/Packages", arch());
         let suite = self.dir.join("dists/toybox");
-        fs::create_dir_all(suite.join(&path).parent().expect("it lies deep")).expect("a new directory");
-        fs::write(suite.join(&path), &index).expect("a new file");
+        let mut listed = String::new();
+        for arch in ["amd64", "arm64"] {
+            let path = format!("main/binary-{arch}/Packages");
+            fs::create_dir_all(suite.join(&path).parent().expect("it lies deep")).expect("a new directory");
+            fs::write(suite.join(&path), &index).expect("a new file");
+            listed += &format!("\n {} {} {path}", sha256(index.as_bytes()), index.len());
+        }
         let (sources, list) = (suite.join("main/source"), "main/source/Sources.xz");
         fs::create_dir_all(&sources).expect("a new directory");
         let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
@@ -141,10 +139,7 @@ impl Archive {
         fs::write(suite.join(list), &packed).expect("a new file");
         let release = format!(
             "Origin: Toys\nLabel: Toys\nSuite: toybox\nCodename: toybox\nDate: Tue, 01 Sep 2026 00:00:00 UTC\n\
-             Architectures: {}\nComponents: main\nSHA256:\n {} {} {path}\n {} {} {list}\n",
-            arch(),
-            sha256(index.as_bytes()),
-            index.len(),
+             Architectures: amd64 arm64\nComponents: main\nSHA256:{listed}\n {} {} {list}\n",
             sha256(&packed),
             packed.len(),
         );
