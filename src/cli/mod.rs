@@ -140,6 +140,8 @@ enum Failure {
     #[error(transparent)]
     Boot(#[from] crate::plan::boot::Error),
     #[error(transparent)]
+    Gate(#[from] crate::plan::gate::Error),
+    #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
     Inspect(#[from] crate::inspect::Error),
@@ -184,6 +186,7 @@ impl Failure {
         match self {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
+            Self::Gate(error) => Some(error),
             Self::Lock(error) => Some(error),
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),

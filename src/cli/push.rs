@@ -7,9 +7,11 @@ use clap::Args;
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
+use super::place::Place;
 use super::{Context, Failure, Format};
 use crate::document::list;
 use crate::oci::layout::Layout;
+use crate::plan::gate::Gate;
 use crate::plan::images::Built;
 use crate::registry::reference::{Prefix, Reference};
 use crate::registry::{self, Client, Known, Options, Pushed, Source};
@@ -45,6 +47,12 @@ pub(super) struct Destination {
     /// Push under the digest alone, without a tag: `imgbuild index` joins what was pushed so
     #[arg(long, conflicts_with = "append")]
     by_digest: bool,
+    /// Push nothing unless all of it boots: kernels with a small init and their modules, root volumes with a kernel
+    #[arg(long)]
+    require_boot: bool,
+    /// The kernel to boot root volumes with: a layout, one image of it, or a reference [default: the one in the same layout]
+    #[arg(long, value_name = "DIR[:IMAGE]|REFERENCE", requires = "require_boot")]
+    boot_kernel: Option<String>,
     #[command(flatten)]
     transport: Transport,
 }
@@ -69,10 +77,11 @@ impl Destination {
 
     /// Fails if something is said about a push that is not asked for.
     pub(super) fn refuse(&self) -> Result<(), Failure> {
-        if !self.append && !self.by_digest {
+        if !self.append && !self.by_digest && !self.require_boot {
             return Ok(());
         }
-        let message = "`--append` and `--by-digest` say how to push, and nothing is pushed".into();
+        let message =
+            "`--append`, `--by-digest` and `--require-boot` say how to push, and nothing is pushed".into();
         Err(Failure::Usage { message, hint: "add `--push`".into() })
     }
 
@@ -101,6 +110,9 @@ impl Destination {
         images: Vec<(Descriptor, Reference)>,
         context: &Context,
     ) -> Result<Vec<Pushed>, Failure> {
+        if self.require_boot {
+            self.boot(layout, &images, context)?;
+        }
         let (mut clients, mut pushed) = (Vec::<Client>::new(), Vec::new());
         let known = Known::default();
         for (root, mut target) in images {
@@ -116,6 +128,23 @@ impl Destination {
             pushed.push(registry::push(&source, &root, &target, &clients[at], &known, self.append)?);
         }
         Ok(pushed)
+    }
+
+    /// Boots what is to be pushed.
+    fn boot(
+        &self,
+        layout: &Layout,
+        images: &[(Descriptor, Reference)],
+        context: &Context,
+    ) -> Result<(), Failure> {
+        let is_meant = |root: &Descriptor| images.iter().any(|(image, _)| image.digest() == root.digest());
+        let names = layout.names()?.into_iter().filter(|(_, root)| is_meant(root));
+        let names: Vec<String> = names.map(|(name, _)| name).collect();
+        let open = |place: &String| context.place(place, &self.transport);
+        let kernel = self.boot_kernel.as_ref().map(open).transpose()?;
+        let kernel = kernel.as_ref().map(Place::part);
+        let place = layout.dir().display().to_string();
+        Ok(Gate { place: &place, layout, names: &names, kernel }.pass(&context.store()?, &context.watch)?)
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod forge;
 pub(crate) mod images;
 pub(crate) mod layout;
 pub(crate) mod mirror;
+pub(crate) mod monitors;
 pub(crate) mod node;
 pub(crate) mod real;
 pub(crate) mod registry;
