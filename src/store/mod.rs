@@ -301,19 +301,18 @@ impl Store {
         let mut asked =
             if step.is_shared() { self.ask(wanted, step.check(), watch)? } else { Asked::default() };
         let cached = asked.brought.is_some();
-        let (work, content) = match asked.brought.take() {
-            Some(brought) => brought,
-            None => {
-                if let Some(why) = self.why(kind, name, record) {
-                    watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
-                }
-                let work = self.work()?;
-                let files = work.path().join("files");
-                fs::create_dir(&files).map_err(Error::Io)?;
-                step.run(&files, watch).map_err(MakeError::Step)?;
-                let content = seal::seal(work.path(), name, record, step.check()).map_err(Error::Io)?;
-                (work, content)
+        let (work, content) = if let Some(brought) = asked.brought.take() {
+            brought
+        } else {
+            if let Some(why) = self.why(kind, name, record) {
+                watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
             }
+            let work = self.work()?;
+            let files = work.path().join("files");
+            fs::create_dir(&files).map_err(Error::Io)?;
+            step.run(&files, watch).map_err(MakeError::Step)?;
+            let content = seal::seal(work.path(), name, record, step.check()).map_err(Error::Io)?;
+            (work, content)
         };
         fs::create_dir_all(entry.parent().expect("an entry lies below its kind")).map_err(Error::Io)?;
         fs::rename(work.path(), &entry).map_err(Error::Io)?;
