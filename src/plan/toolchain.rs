@@ -75,6 +75,23 @@ impl Toolchain {
         }
     }
 
+    /// Whether its identity tells it from every other one: the lock has every package of a tree, and this host's own
+    /// tools tell their versions.
+    pub(super) fn is_pinned(&self) -> bool {
+        match self {
+            Self::Host => true,
+            Self::Tree(tree) => tree.pin.is_some(),
+        }
+    }
+
+    /// The same for machines of another architecture.
+    pub(super) fn on(&self, host: Arch, lock: &Lock, mirrors: &Mirrors) -> Self {
+        match self {
+            Self::Host => Self::Host,
+            Self::Tree(tree) => Self::Tree(Box::new(tree_of(&tree.recipe, host, lock, mirrors))),
+        }
+    }
+
     /// What goes into the record of a compilation for `arch`.
     pub(super) fn identity(&self, arch: Arch, cancel: &Cancel) -> Result<Value, Error> {
         Ok(match self {

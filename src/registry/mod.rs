@@ -15,6 +15,7 @@ mod push;
 pub mod reference;
 mod space;
 mod stream;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -28,6 +29,7 @@ pub use append::join;
 pub use client::{Client, Options};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]
