@@ -57,7 +57,7 @@ enum PlanFormat {
     Json,
     /// With --all: a table
     Markdown,
-    /// With --all: what is still to be built, as `matrix=…` for GITHUB_OUTPUT
+    /// With --all: what is still to be built, as `matrix=…` for `GITHUB_OUTPUT`
     Github,
 }
 

@@ -242,16 +242,16 @@ impl Client {
 
     /// The digest of what a tag names now; none if there is no such tag, or the registry does not say.
     pub(super) fn resolve(&self, repository: &str, tag: &str) -> Result<Option<String>, Error> {
-        Ok(self.stands(repository, tag)?.flatten())
+        Ok(self.stands(repository, tag)?.1)
     }
 
     /// Whether something is under a tag, and its digest if the registry says it.
-    pub(super) fn stands(&self, repository: &str, tag: &str) -> Result<Option<Option<String>>, Error> {
+    pub(super) fn stands(&self, repository: &str, tag: &str) -> Result<(bool, Option<String>), Error> {
         let call = self.manifest_call(Method::HEAD, repository, tag)?;
         let answer = self.send(&call)?;
         match answer.status {
-            StatusCode::OK => Ok(Some(header(&answer.headers, CONTENT_DIGEST).map(Into::into))),
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::OK => Ok((true, header(&answer.headers, CONTENT_DIGEST).map(Into::into))),
+            StatusCode::NOT_FOUND => Ok((false, None)),
             _ => Err(self.unexpected(&call.what, &answer)),
         }
     }

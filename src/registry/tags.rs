@@ -16,8 +16,8 @@ pub fn lookup(reference: &Reference, client: &Client) -> Result<Option<String>, 
     let wanted = reference.wanted().unwrap_or_default();
     match client.stands(&reference.repository, wanted)? {
         // Not every registry says the digest.
-        Some(None) => Ok(current(client, &reference.repository, wanted)?.map(|document| document.digest)),
-        stands => Ok(stands.flatten()),
+        (true, None) => Ok(current(client, &reference.repository, wanted)?.map(|document| document.digest)),
+        (_, digest) => Ok(digest),
     }
 }
 

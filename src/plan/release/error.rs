@@ -69,9 +69,10 @@ impl Diagnose for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Taken { reference, .. } => Some(format!(
-                "`imgbuild diff {reference} REFERENCE@{{the other digest}}` tells where they differ; delete the tag once you know which is right"
-            )),
+            Self::Taken { .. } => Some(
+                "`imgbuild diff` of the tag and of the cell's own tags tells where they differ; delete the tag once you know which is right"
+                    .into(),
+            ),
             _ => self.inner()?.hint(),
         }
     }

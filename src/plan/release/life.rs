@@ -34,14 +34,12 @@ impl Lives {
         let entry = |fields: &Fields<'_>| {
             let (series, ends) = (fields.required("series"), fields.required("ends"));
             let ends = ends?;
-            match ends.value.parse::<Date>() {
-                Ok(date) => Some((series?.value, date)),
-                Err(_) => {
-                    let message = format!("`{}` is no day such as 2026-12-31", ends.value);
-                    fields.mistake(&ends, message, None);
-                    None
-                }
-            }
+            let Ok(date) = ends.value.parse::<Date>() else {
+                let message = format!("`{}` is no day such as 2026-12-31", ends.value);
+                fields.mistake(&ends, message, None);
+                return None;
+            };
+            Some((series?.value, date))
         };
         Document::new(name, text).read(|top| {
             let mut lives = BTreeMap::new();
