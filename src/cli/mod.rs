@@ -22,6 +22,7 @@ mod progress;
 mod pull;
 mod push;
 mod release;
+mod remote;
 mod settings;
 mod tree;
 mod validate;

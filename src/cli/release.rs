@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::kernel::processors;
 use super::push::{Transport, prefix};
+use super::remote::RemoteCache;
 use super::{Context, Failure};
 use crate::fetch::mirror::Mirrors;
 use crate::lock::Lock;
@@ -25,15 +26,13 @@ pub(super) struct Cells {
     /// The registry of the release: HOST[:PORT][/PATH] [default: `registry` of the settings]
     #[arg(long, value_name = "REGISTRY", env = "IMGBUILD_REGISTRY", hide_env_values = true)]
     registry: Option<String>,
-    #[command(flatten)]
-    pub(super) transport: Transport,
 }
 
 impl Cells {
     /// The registry, if one is named.
-    fn registry(&self, context: &Context) -> Result<Option<Registry>, Failure> {
+    fn registry(&self, transport: &Transport, context: &Context) -> Result<Option<Registry>, Failure> {
         let Some(prefix) = prefix(self.registry.as_ref(), context)? else { return Ok(None) };
-        let client = self.transport.client(&prefix.join("any:tag")?, context)?;
+        let client = transport.client(&prefix.join("any:tag")?, context)?;
         Ok(Some(Registry::new(prefix, client)))
     }
 }
@@ -111,6 +110,7 @@ struct Standing {
 /// Prints all cells with their keys, how they stand, and what ends.
 pub(super) fn tell(
     cells: &Cells,
+    transport: &Transport,
     toolchain: Option<&String>,
     telling: Telling,
     context: &Context,
@@ -119,7 +119,7 @@ pub(super) fn tell(
     let desk = books.desk(toolchain, None, &context.watch);
     let mut matrix = matrix(&desk)?;
     matrix.keep(&cells.only)?;
-    let registry = cells.registry(context)?;
+    let registry = cells.registry(transport, context)?;
     let warnings = matrix.warnings(&books.catalogue)?;
     let mut standing = Vec::new();
     for cell in matrix.cells {
@@ -178,6 +178,10 @@ pub(super) struct Release {
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    #[command(flatten)]
+    remote: RemoteCache,
+    #[command(flatten)]
+    transport: Transport,
 }
 
 /// What became of a cell.
@@ -209,7 +213,7 @@ impl Release {
         let mut matrix = matrix(&desk)?;
         let all = matrix.cells.clone();
         matrix.keep(&self.cells.only)?;
-        let registry = self.cells.registry(context)?.ok_or_else(|| Failure::Usage {
+        let registry = self.cells.registry(&self.transport, context)?.ok_or_else(|| Failure::Usage {
             message: "nothing says which registry the release goes to".into(),
             hint:
                 "`--registry registry.example/org`, IMGBUILD_REGISTRY, or `registry = \"…\"` in the settings"
@@ -219,7 +223,7 @@ impl Release {
             let joined = join(&all, &matrix.cells, &registry, &|_, _| Ok(()), self.dry_run)?;
             return self.tell_joined(joined, context);
         }
-        let store = context.store()?;
+        let store = self.remote.store(&self.transport, context)?;
         let mut reports = Vec::new();
         let mut first = None;
         for cell in &matrix.cells {

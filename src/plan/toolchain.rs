@@ -75,13 +75,15 @@ impl Toolchain {
         }
     }
 
-    /// Whether its identity tells it from every other one: the lock has every package of a tree, and this host's own
-    /// tools tell their versions.
+    /// Whether the lock has every package of it.
     pub(super) fn is_pinned(&self) -> bool {
-        match self {
-            Self::Host => true,
-            Self::Tree(tree) => tree.pin.is_some(),
-        }
+        matches!(self, Self::Tree(tree) if tree.pin.is_some())
+    }
+
+    /// Whether its identity tells it from every other one: it is pinned, or it is this host's own tools, which tell their
+    /// versions.
+    pub(super) fn is_identified(&self) -> bool {
+        *self == Self::Host || self.is_pinned()
     }
 
     /// The same for machines of another architecture.
@@ -188,7 +190,7 @@ impl Plan {
         let nowhere = || unreachable!("only the key is asked for");
         let is_made = |cell: &&Cell| {
             let step = self.compile(cell, &identities[&cell.tools()], &nowhere);
-            store.peek(step.kind(), step.key())
+            store.can_have(&step)
         };
         Self::require(&self.cells().filter(|cell| !is_made(cell)).collect::<Vec<_>>(), store, watch)?;
         Ok(identities)

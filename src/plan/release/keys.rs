@@ -37,7 +37,7 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
                 recipe: plan.recipe.name.clone(),
                 version,
                 arch: cell.arch,
-                is_pinned: cell.toolchain.is_pinned(),
+                is_pinned: cell.toolchain.is_identified(),
                 keys,
                 images: plan.image_names(pin).into_iter().map(image).collect(),
             });
