@@ -16,6 +16,7 @@ mod push;
 pub mod reference;
 mod space;
 mod stream;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -30,6 +31,7 @@ pub use client::{Client, Options};
 pub use parcel::{Blob, Parcel};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]
