@@ -13,6 +13,8 @@ mod http;
 mod pull;
 mod push;
 pub mod reference;
+pub mod referrers;
+pub mod sidecar;
 mod space;
 mod stream;
 #[cfg(test)]
