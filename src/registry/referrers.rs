@@ -232,16 +232,13 @@ fn note(client: &Client, repository: &str, subject: &str, entry: &Value) -> Resu
     })
 }
 
-/// Changes what a tag names while others may be changing it too. `change` makes the new document out of the present
-/// one; none if that is as it should be.
+/// What becomes of a document: the next one, or none if it is as it should be.
+type Change<'c> = dyn Fn(Option<&Document>) -> Result<Option<Document>, Error> + 'c;
+
+/// Changes what a tag names while others may be changing it too.
 ///
 /// As in `append`: the tag is looked at right before and, a moment later, after it is moved.
-pub(super) fn amend(
-    client: &Client,
-    repository: &str,
-    tag: &str,
-    change: &dyn Fn(Option<&Document>) -> Result<Option<Document>, Error>,
-) -> Result<(), Error> {
+pub(super) fn amend(client: &Client, repository: &str, tag: &str, change: &Change<'_>) -> Result<(), Error> {
     for _ in 0..TRIES {
         let before = current(client, repository, tag)?;
         let Some(changed) = change(before.as_ref())? else { return Ok(()) };

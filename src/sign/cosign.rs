@@ -1,4 +1,4 @@
-//! cosign's encrypted private keys: scrypt and NaCl's secret box around PKCS#8.
+//! cosign's encrypted private keys: scrypt and a secret box of `NaCl`'s around PKCS#8.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -42,25 +42,25 @@ struct Cipher {
 
 /// The PKCS#8 document in an encrypted key.
 pub(super) fn open(name: &str, block: &[u8], password: &str) -> Result<Vec<u8>, Error> {
-    let none = |reason: String| Error::NoKey { name: name.to_owned(), reason };
-    let sealed: Sealed = serde_json::from_slice(block).map_err(|error| none(error.to_string()))?;
+    let garbled = |reason: String| Error::NoKey { name: name.to_owned(), reason };
+    let sealed: Sealed = serde_json::from_slice(block).map_err(|error| garbled(error.to_string()))?;
     let Sealed { kdf, cipher, ciphertext } = sealed;
     if (kdf.name.as_str(), cipher.name.as_str()) != ("scrypt", "nacl/secretbox") {
-        return Err(none(format!("it is encrypted with {} and {}", kdf.name, cipher.name)));
+        return Err(garbled(format!("it is encrypted with {} and {}", kdf.name, cipher.name)));
     }
     let Params { n, r, p } = kdf.params;
     let memory = n.saturating_mul(128).saturating_mul(u64::from(r));
     if !n.is_power_of_two() || memory > MEMORY {
-        return Err(none(format!("its scrypt parameters are N={n}, r={r}, p={p}")));
+        return Err(garbled(format!("its scrypt parameters are N={n}, r={r}, p={p}")));
     }
     let log_n = u8::try_from(n.trailing_zeros()).expect("a u64 has 64 bits");
-    let params = scrypt::Params::new(log_n, r, p, 32).map_err(|error| none(error.to_string()))?;
-    let decode = |text: &str| STANDARD.decode(text).map_err(|error| none(error.to_string()));
+    let params = scrypt::Params::new(log_n, r, p, 32).map_err(|error| garbled(error.to_string()))?;
+    let decode = |text: &str| STANDARD.decode(text).map_err(|error| garbled(error.to_string()));
     let mut key = [0; 32];
     scrypt::scrypt(password.as_bytes(), &decode(&kdf.salt)?, &params, &mut key)
-        .map_err(|error| none(error.to_string()))?;
+        .map_err(|error| garbled(error.to_string()))?;
     let nonce: [u8; 24] =
-        decode(&cipher.nonce)?.try_into().map_err(|_| none("its nonce does not have 24 bytes".into()))?;
+        decode(&cipher.nonce)?.try_into().map_err(|_| garbled("its nonce does not have 24 bytes".into()))?;
     XSalsa20Poly1305::new(&key.into())
         .decrypt(&nonce.into(), &decode(&ciphertext)?[..])
         .map_err(|_| Error::WrongPassword { name: name.to_owned() })
