@@ -18,6 +18,7 @@ pub mod referrers;
 pub mod sidecar;
 mod space;
 mod stream;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -32,6 +33,7 @@ pub use client::{Client, Options};
 pub use parcel::{Blob, Parcel};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]
