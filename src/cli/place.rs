@@ -48,9 +48,8 @@ impl Context {
         transport: &Transport,
         arch: Option<Arch>,
     ) -> Result<Place, Failure> {
-        let (dir, image) = split(argument);
-        if dir.is_dir() || !is_reference(argument) {
-            return Place::open(&dir, image);
+        if let Some(place) = self.local_place(argument)? {
+            return Ok(place);
         }
         let reference = tagged(argument)?;
         let client = transport.client(&reference, self)?;
@@ -58,6 +57,12 @@ impl Context {
         let layout = Layout::create(&work.path().join("pulled"))?;
         let pulled = pull(&reference, arch, &client, &layout)?;
         Ok(Place { name: argument.to_owned(), layout, image: Some(pulled.name), _work: Some(work) })
+    }
+
+    /// Opens what an argument names, if that is on this disk: none for a reference.
+    pub(super) fn local_place(&self, argument: &str) -> Result<Option<Place>, Failure> {
+        let (dir, image) = split(argument);
+        if dir.is_dir() || !is_reference(argument) { Place::open(&dir, image).map(Some) } else { Ok(None) }
     }
 }
 

@@ -13,6 +13,8 @@ mod http;
 mod pull;
 mod push;
 pub mod reference;
+pub mod referrers;
+mod resolve;
 mod space;
 mod stream;
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub use append::join;
 pub use client::{Client, Options};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use resolve::{Resolved, resolve};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]
