@@ -46,7 +46,7 @@ fn age(path: &PathBuf, age: Duration) {
 fn the_list_tells_kind_name_size_and_last_use() {
     let place = built();
     let all = entries(&place);
-    assert_eq!(kinds(&all), ["download", "kernel", "layer", "layer", "source"]);
+    assert_eq!(kinds(&all), ["account", "account", "download", "kernel", "layer", "layer", "source"]);
     let of = |name: &str| all.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("{all:?}"));
     let arch = support::host();
     let kernel = of(&format!("Linux 5.10.1 {arch} toy"));
@@ -84,7 +84,7 @@ fn gc_takes_what_is_old() {
     assert_eq!(json["removed"].as_array().unwrap().len(), 1);
     assert_eq!(json["removed"][0]["kind"], "kernel");
     assert!(json["freed"].as_u64().unwrap() > 0);
-    assert_eq!(kinds(&entries(&place)), ["download", "layer", "layer", "source"]);
+    assert_eq!(kinds(&entries(&place)), ["account", "account", "download", "layer", "layer", "source"]);
     assert_eq!(place.half_made(), [""; 0]);
     // What is needed again is made again.
     place
@@ -101,7 +101,7 @@ fn gc_takes_the_least_recently_used_until_the_rest_fits() {
     let total: u64 = entries(&place).iter().map(|entry| entry["size"].as_u64().unwrap()).sum();
     let all_but_one = total - 1;
     place.imgbuild(&format!("cache gc --max-size {all_but_one}")).run().succeeds().prints("removed: 1 entry");
-    assert_eq!(kinds(&entries(&place)), ["download", "layer", "layer", "source"]);
+    assert_eq!(kinds(&entries(&place)), ["account", "account", "download", "layer", "layer", "source"]);
     place.imgbuild("cache gc --max-size 0B").run().succeeds().prints("removed: 4 entries").prints("0 B left");
     assert_eq!(entries(&place), [Value::Null; 0]);
     place.imgbuild("kernel 5.10.1").run().succeeds();

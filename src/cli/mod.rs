@@ -22,6 +22,7 @@ mod plan;
 mod progress;
 mod pull;
 mod push;
+mod remote;
 mod settings;
 mod tree;
 mod validate;

@@ -49,7 +49,7 @@ pub(super) struct Destination {
     #[arg(long)]
     attest: bool,
     #[command(flatten)]
-    transport: Transport,
+    pub(super) transport: Transport,
 }
 
 impl Destination {

@@ -12,6 +12,7 @@ pub mod os;
 pub mod outline;
 mod pack;
 pub mod rebuild;
+pub mod remote;
 mod source;
 pub mod toolchain;
 
