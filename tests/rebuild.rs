@@ -21,7 +21,7 @@ use support::source::{Gate, Source};
 
 const KERNEL: &str = "kernel-bin:5.10.1";
 
-/// The provenance of an image for x86_64 in `out`, and the digest that it is about.
+/// The provenance of an image for `x86_64` in `out`, and the digest that it is about.
 fn provenance(place: &Place, image: &str) -> (Value, String) {
     let statement = place.imgbuild(&format!("provenance out:{image} --arch x86_64")).run().succeeds().json();
     let digest = format!("sha256:{}", statement["subject"][0]["digest"]["sha256"].as_str().unwrap());
@@ -161,7 +161,7 @@ fn a_provenance_that_cannot_be_followed_says_why() {
         "among the files that were recorded",
     );
     let lock = |it: &mut Value| {
-        it["externalParameters"]["catalogue"]["recipes/imgbuild.lock"] = json!("assembly = 99\n")
+        it["externalParameters"]["catalogue"]["recipes/imgbuild.lock"] = json!("assembly = 99\n");
     };
     told(&lock, Class::Recipe, "assembly 99 is not known");
     let source = |it: &mut Value| {

@@ -108,7 +108,7 @@ enum Found {
     /// In a layout.
     Here(Place, Box<Image>),
     /// In a registry.
-    There(There),
+    There(Box<There>),
 }
 
 /// One platform's image in a registry.
@@ -120,7 +120,7 @@ struct There {
 
 impl Wanted {
     fn open(&self, context: &Context) -> Result<Found, Failure> {
-        if let Some(place) = context.local_place(&self.place)? {
+        if let Some(place) = Place::local(&self.place)? {
             let selection = Selection { image: place.image.clone(), arch: self.arch };
             let images = sound_images(&place.layout, &selection)?;
             let found: Vec<_> = images.into_iter().filter(Image::is_image).collect();
@@ -154,7 +154,7 @@ impl Wanted {
                 .into());
             }
         };
-        Ok(Found::There(There { reference, client, digest }))
+        Ok(Found::There(Box::new(There { reference, client, digest })))
     }
 }
 

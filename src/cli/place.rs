@@ -29,6 +29,12 @@ impl Place {
         Ok(Self { name: dir.display().to_string(), layout: Layout::open(dir)?, image, _work: None })
     }
 
+    /// Opens what an argument names, if that is on this disk: none for a reference.
+    pub(super) fn local(argument: &str) -> Result<Option<Self>, Failure> {
+        let (dir, image) = split(argument);
+        if dir.is_dir() || !is_reference(argument) { Self::open(&dir, image).map(Some) } else { Ok(None) }
+    }
+
     /// The image meant, to boot with.
     pub(super) fn part(&self) -> Part<'_> {
         Part { place: &self.name, layout: &self.layout, image: self.image.as_deref() }
@@ -48,7 +54,7 @@ impl Context {
         transport: &Transport,
         arch: Option<Arch>,
     ) -> Result<Place, Failure> {
-        if let Some(place) = self.local_place(argument)? {
+        if let Some(place) = Place::local(argument)? {
             return Ok(place);
         }
         let reference = tagged(argument)?;
@@ -57,12 +63,6 @@ impl Context {
         let layout = Layout::create(&work.path().join("pulled"))?;
         let pulled = pull(&reference, arch, &client, &layout)?;
         Ok(Place { name: argument.to_owned(), layout, image: Some(pulled.name), _work: Some(work) })
-    }
-
-    /// Opens what an argument names, if that is on this disk: none for a reference.
-    pub(super) fn local_place(&self, argument: &str) -> Result<Option<Place>, Failure> {
-        let (dir, image) = split(argument);
-        if dir.is_dir() || !is_reference(argument) { Place::open(&dir, image).map(Some) } else { Ok(None) }
     }
 }
 

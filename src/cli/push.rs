@@ -108,9 +108,8 @@ impl Destination {
         let (mut clients, mut pushed) = (Vec::<Client>::new(), Vec::new());
         let known = Known::default();
         // What cannot be told of an image is known before the first one is pushed.
-        let documents = |(root, _): &(Descriptor, Reference)| match self.attest {
-            true => attest::gather(layout, root.digest().as_ref(), context),
-            false => Ok(Vec::new()),
+        let documents = |(root, _): &(Descriptor, Reference)| {
+            if self.attest { attest::gather(layout, root.digest().as_ref(), context) } else { Ok(Vec::new()) }
         };
         let documents = images.iter().map(documents).collect::<Result<Vec<_>, _>>()?;
         for ((root, mut target), documents) in images.into_iter().zip(documents) {

@@ -14,9 +14,9 @@ use super::tree::{Content, Entry, Platform, Tree, entry};
 use crate::step::Level;
 
 /// How often a tag that others move is tried.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 /// So long after a tag was moved it is looked at again: whoever read it before us has moved it by then.
-const SETTLES: Duration = Duration::from_millis(150);
+pub(super) const SETTLES: Duration = Duration::from_millis(150);
 
 /// Adds the image `ours` to a tag, which keeps the platforms that `ours` has not. Returns the new index's digest.
 ///
@@ -100,7 +100,8 @@ pub fn join(target: &Reference, digests: &[String], client: &Client) -> Result<S
     Ok(document.digest)
 }
 
-fn current(client: &Client, repository: &str, tag: &str) -> Result<Option<Document>, Error> {
+/// What a tag names now.
+pub(super) fn current(client: &Client, repository: &str, tag: &str) -> Result<Option<Document>, Error> {
     match client.manifest(repository, tag) {
         Ok(document) => Ok(Some(document)),
         Err(Error::NotFound(_)) => Ok(None),
