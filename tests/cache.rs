@@ -55,7 +55,7 @@ fn the_list_tells_kind_name_size_and_last_use() {
     assert_eq!(of("linux-5.10.1.tar.xz")["kind"], "download");
     assert!(of("linux-5.10.1.tar.xz")["used"].as_str().unwrap().ends_with('Z'));
     let text = place.imgbuild("cache ls").run().succeeds();
-    text.prints(format!("Linux 5.10.1 {arch} toy")).prints("now").prints("5 entries in").prints("in all");
+    text.prints(format!("Linux 5.10.1 {arch} toy")).prints("now").prints("7 entries in").prints("in all");
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl Step for Keep<'_> {
 
     fn name(&self) -> String {
         let name = self.statement.subject.first().map_or("", |subject| &subject.name);
-        format!("{name} {}", self.digest)
+        let digits = self.digest.strip_prefix("sha256:").unwrap_or(self.digest);
+        format!("{name} {}", digits.get(..12).unwrap_or(digits))
     }
 
     fn run(&self, out: &Path, _: &Watch) -> Result<(), Error> {
