@@ -195,6 +195,11 @@ impl Plan {
         ]
     }
 
+    /// The images of a source and what they say of themselves, as far as that is known without building.
+    pub(super) fn labelled(&self, pin: &KernelPin) -> BTreeMap<String, Labels> {
+        self.image_names(pin).into_iter().map(|(role, name)| (name, self.labels(pin, role, ""))).collect()
+    }
+
     /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
     /// recorded.
     pub fn run(

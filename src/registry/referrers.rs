@@ -115,7 +115,7 @@ pub fn list(
 ) -> Result<Vec<Referrer>, Error> {
     let entries = match asked(client, repository, subject, artifact_type)? {
         Some(entries) => entries,
-        None => tagged(client, repository, subject)?.map_or_else(Vec::new, |(_, entries)| entries),
+        None => tagged(client, repository, subject)?,
     };
     let mut referrers = BTreeMap::new();
     for entry in entries {
@@ -209,17 +209,18 @@ fn described(document: &Document) -> Result<Value, serde_json::Error> {
     Ok(entry)
 }
 
-/// Adds a descriptor to the index under a subject's tag, which others may be adding to at the same time.
-///
-/// As in `append`: the tag is looked at right before and, a moment later, after it is moved.
+/// Adds a descriptor to the index under a subject's tag.
 fn note(client: &Client, repository: &str, subject: &str, entry: &Value) -> Result<(), Error> {
     let tag = tag_of(subject);
-    let holds = |entries: &[Value]| entries.iter().any(|other| other["digest"] == entry["digest"]);
-    for _ in 0..TRIES {
-        let before = tagged(client, repository, subject)?;
-        let mut index = match &before {
-            Some((_, entries)) if holds(entries) => return Ok(()),
-            Some((document, _)) => serde_json::from_slice(&document.bytes).unwrap_or_default(),
+    amend(client, repository, &tag, &|before| {
+        let mut index = match before {
+            Some(document) => {
+                let listed = entries(&document.bytes).ok_or_else(|| no_list(client, repository, subject))?;
+                if listed.iter().any(|other| other["digest"] == entry["digest"]) {
+                    return Ok(None);
+                }
+                serde_json::from_slice(&document.bytes).unwrap_or_default()
+            }
             None => {
                 json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.to_string(), "manifests": [] })
             }
@@ -227,19 +228,31 @@ fn note(client: &Client, repository: &str, subject: &str, entry: &Value) -> Resu
         if let Some(entries) = index["manifests"].as_array_mut() {
             entries.push(entry.clone());
         }
-        let joined = Document::new(MediaType::ImageIndex.as_ref(), index.to_string().into_bytes());
-        let now = current(client, repository, &tag)?;
-        if now.map(|now| now.digest) != before.map(|(before, _)| before.digest) {
+        Ok(Some(Document::new(MediaType::ImageIndex.as_ref(), index.to_string().into_bytes())))
+    })
+}
+
+/// What becomes of a document: the next one, or none if it is as it should be.
+type Change<'c> = dyn Fn(Option<&Document>) -> Result<Option<Document>, Error> + 'c;
+
+/// Changes what a tag names while others may be changing it too.
+///
+/// As in `append`: the tag is looked at right before and, a moment later, after it is moved.
+pub(super) fn amend(client: &Client, repository: &str, tag: &str, change: &Change<'_>) -> Result<(), Error> {
+    for _ in 0..TRIES {
+        let before = current(client, repository, tag)?;
+        let Some(changed) = change(before.as_ref())? else { return Ok(()) };
+        let now = current(client, repository, tag)?;
+        if now.map(|now| now.digest) != before.map(|before| before.digest) {
             continue;
         }
-        client.put_manifest(repository, &tag, &joined)?;
+        client.put_manifest(repository, tag, &changed)?;
         std::thread::sleep(SETTLES);
-        let after = tagged(client, repository, subject)?;
-        if after.is_some_and(|(_, entries)| holds(&entries)) {
+        if change(current(client, repository, tag)?.as_ref())?.is_none() {
             return Ok(());
         }
     }
-    Err(Error::Contended { reference: client.name(repository, &tag), tries: TRIES })
+    Err(Error::Contended { reference: client.name(repository, tag), tries: TRIES })
 }
 
 /// The tag under which registries without referrers keep a subject's list.
@@ -247,16 +260,18 @@ fn tag_of(subject: &str) -> String {
     subject.replacen(':', "-", 1)
 }
 
-/// The index under a subject's tag, and what it lists.
-fn tagged(client: &Client, repository: &str, subject: &str) -> Result<Option<(Document, Vec<Value>)>, Error> {
-    let tag = tag_of(subject);
-    let Some(document) = current(client, repository, &tag)? else { return Ok(None) };
-    match entries(&document.bytes) {
-        Some(entries) => Ok(Some((document, entries))),
-        None => Err(Error::Malformed {
-            what: client.name(repository, &tag),
-            reason: "a list of what is attached stands under such a tag, and this is none".into(),
-        }),
+/// What the index under a subject's tag lists.
+fn tagged(client: &Client, repository: &str, subject: &str) -> Result<Vec<Value>, Error> {
+    match current(client, repository, &tag_of(subject))? {
+        Some(document) => entries(&document.bytes).ok_or_else(|| no_list(client, repository, subject)),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn no_list(client: &Client, repository: &str, subject: &str) -> Error {
+    Error::Malformed {
+        what: client.name(repository, &tag_of(subject)),
+        reason: "a list of what is attached stands under such a tag, and this is none".into(),
     }
 }
 
@@ -330,7 +345,8 @@ fn read(client: &Client, repository: &str, subject: &str, entry: &Value) -> Resu
         });
     }
     let mut said = entry.clone();
-    if text("artifactType").is_empty() {
+    // go-containerregistry names the configuration's type where it has to keep the list itself.
+    if ["", EMPTY.1].contains(&text("artifactType").as_str()) {
         let document = client.manifest(repository, &digest)?;
         said = described(&document).map_err(|error| Error::Malformed {
             what: client.name(repository, &digest),

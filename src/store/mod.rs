@@ -172,8 +172,11 @@ impl Store {
                 let mut file = tempfile::Builder::new().prefix(NEW_FORMAT).tempfile_in(root)?;
                 file.write_all(FORMAT.as_bytes())?;
                 file.as_file().sync_all()?;
-                file.persist(&path).map_err(|error| error.error)?;
-                Ok(())
+                match file.persist(&path).map_err(|error| error.error) {
+                    // Another process was first, and swept ours away as it opened the store.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::check_format(root),
+                    persisted => Ok(persisted.map(drop)?),
+                }
             }
             Err(error) => Err(error.into()),
         }
