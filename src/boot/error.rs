@@ -144,7 +144,7 @@ pub enum Error {
     #[error("the kernel panicked: {}", panic.text)]
     Panic {
         /// What became of it.
-        panic: Panic,
+        panic: Box<Panic>,
         /// The console's last lines.
         console: String,
     },
@@ -251,7 +251,7 @@ impl Error {
             return None;
         }
         let panic = match self {
-            Self::Panic { panic, .. } => Some(panic),
+            Self::Panic { panic, .. } => Some(&**panic),
             _ => None,
         };
         let console = self.detail().unwrap_or_default().lines().map(str::to_owned).collect();
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn a_panic_has_class_console_and_an_account_for_programs() {
         let text = "VFS: Unable to mount root fs on unknown-block(254,0)";
-        let panic = Panic::new(text, Vmm::Firecracker, Arch::X86_64, "EXT4_FS", None);
+        let panic = Box::new(Panic::new(text, Vmm::Firecracker, Arch::X86_64, "EXT4_FS", None));
         let error = Error::Panic { panic, console: "before\nthe end".into() };
         assert_eq!((error.class(), error.detail()), (Class::Boot, Some("before\nthe end".into())));
         let json = serde_json::to_value(error.failed().unwrap()).unwrap();

@@ -29,11 +29,12 @@ const PARAMETERS: &str =
 struct Config<'g> {
     boot_source: BootSource<'g>,
     drives: Vec<Drive<'g>>,
-    machine_config: Machine,
+    #[serde(rename = "machine-config")]
+    machine: Machine,
     network_interfaces: Vec<Interface>,
     logger: Logger,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mmds_config: Option<Mmds>,
+    #[serde(rename = "mmds-config", skip_serializing_if = "Option::is_none")]
+    mmds: Option<Mmds>,
 }
 
 #[derive(Serialize)]
@@ -44,7 +45,8 @@ struct BootSource<'g> {
 
 #[derive(Serialize)]
 struct Drive<'g> {
-    drive_id: &'g str,
+    #[serde(rename = "drive_id")]
+    id: &'g str,
     path_on_host: &'g str,
     is_root_device: bool,
     is_read_only: bool,
@@ -115,7 +117,7 @@ pub(super) fn config(guest: &Guest<'_>) -> String {
         boot_args += more;
     }
     let drives = guest.disks.iter().enumerate().map(|(number, disk)| Drive {
-        drive_id: disk.file.split('.').next().unwrap_or_default(),
+        id: disk.file.split('.').next().unwrap_or_default(),
         path_on_host: disk.file,
         is_root_device: number == 0,
         is_read_only: disk.is_read_only,
@@ -131,7 +133,7 @@ pub(super) fn config(guest: &Guest<'_>) -> String {
     let config = Config {
         boot_source: BootSource { kernel_image_path: &kernel, boot_args },
         drives: drives.collect(),
-        machine_config: Machine {
+        machine: Machine {
             vcpu_count: guest.processors,
             mem_size_mib: guest.memory_mib,
             smt: guest.arch == Arch::X86_64,
@@ -139,7 +141,7 @@ pub(super) fn config(guest: &Guest<'_>) -> String {
         },
         network_interfaces: if guest.seed.is_some() { interfaces.collect() } else { Vec::new() },
         logger: Logger { log_path: LOG, level: "Info", show_level: true, show_log_origin: true },
-        mmds_config: guest.seed.as_ref().map(|_| Mmds { version: "V1", network_interfaces: ["eth0"] }),
+        mmds: guest.seed.as_ref().map(|_| Mmds { version: "V1", network_interfaces: ["eth0"] }),
     };
     serde_json::to_string_pretty(&config).expect("it has string keys alone") + "\n"
 }

@@ -71,6 +71,26 @@ pub struct Request {
     pub memory_mib: u32,
 }
 
+impl Request {
+    /// A guest of this much memory with all of this host's choosing, and its files still to be named.
+    pub fn new(arch: Arch, timeout: Duration, memory_mib: u32) -> Self {
+        Self {
+            arch,
+            kernel: PathBuf::new(),
+            bz_image: None,
+            config: None,
+            flavour: None,
+            modules: None,
+            load: Vec::new(),
+            timeout,
+            vmm: None,
+            accelerator: Accelerator::Auto,
+            acpi: false,
+            memory_mib,
+        }
+    }
+}
+
 /// What ran a guest.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -301,21 +321,18 @@ fn failure(run: &Run, guest: &Guest<'_>, request: &Request, file_systems: &'stat
     if let Some(text) = run.console.panic() {
         let read = request.config.as_ref().and_then(|path| fs::read_to_string(path).ok());
         let config = read.map(|text| Config::parse(&text));
-        return Error::Panic { panic: Panic::new(text, vmm, arch, file_systems, config.as_ref()), console };
+        let panic = Box::new(Panic::new(text, vmm, arch, file_systems, config.as_ref()));
+        return Error::Panic { panic, console };
     }
     if run.console.is_frozen() {
         return Error::Frozen { console };
     }
     let reached_init = run.first_word.is_some();
-    match &run.ending {
-        Ending::Exited(status) => {
-            Error::Ended { vmm, arch, status: status.to_string(), reached_init, console: run.tail() }
-        }
-        _ => {
-            let asked = run.asked.clone();
-            Error::TimedOut { vmm, arch, limit: guest.timeout, asked, reached_init, console }
-        }
+    if let Ending::Exited(status) = &run.ending {
+        return Error::Ended { vmm, arch, status: status.to_string(), reached_init, console: run.tail() };
     }
+    let asked = run.asked.clone();
+    Error::TimedOut { vmm, arch, limit: guest.timeout, asked, reached_init, console }
 }
 
 /// What a finished run proves, or why it proves nothing; none where no more than a text was waited for.

@@ -164,15 +164,9 @@ impl Boot {
             });
         }
         let (memory, timeout) = if self.root.is_some() { (1024, 600) } else { (256, 120) };
+        let timeout = Duration::from_secs(self.timeout.unwrap_or(timeout));
         let request = Request {
-            arch,
-            kernel: PathBuf::new(),
-            bz_image: None,
-            config: None,
-            flavour: None,
-            modules: None,
             load: self.load.clone(),
-            timeout: Duration::from_secs(self.timeout.unwrap_or(timeout)),
             vmm,
             acpi: self.acpi == Some(Switch::On),
             accelerator: match self.accelerator {
@@ -180,7 +174,7 @@ impl Boot {
                 Acceleration::Kvm => Accelerator::Kvm,
                 Acceleration::Tcg => Accelerator::Tcg,
             },
-            memory_mib: self.memory.unwrap_or(memory),
+            ..Request::new(arch, timeout, self.memory.unwrap_or(memory))
         };
         let open = |place: &String| context.place_for(place, &self.transport, Some(arch));
         let kernel = match (&self.layout, &self.kernel) {

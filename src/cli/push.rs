@@ -7,11 +7,10 @@ use clap::Args;
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
-use super::place::Place;
-use super::{Context, Failure, Format};
+use super::gate::RequireBoot;
+use super::{Context, Failure, Format, attest};
 use crate::document::list;
 use crate::oci::layout::Layout;
-use crate::plan::gate::Gate;
 use crate::plan::images::Built;
 use crate::registry::reference::{Prefix, Reference};
 use crate::registry::{self, Client, Known, Options, Pushed, Source};
@@ -47,22 +46,19 @@ pub(super) struct Destination {
     /// Push under the digest alone, without a tag: `imgbuild index` joins what was pushed so
     #[arg(long, conflicts_with = "append")]
     by_digest: bool,
-    /// Push nothing unless all of it boots: kernels with a small init and their modules, root volumes with a kernel
-    #[arg(long)]
-    require_boot: bool,
-    /// The kernel to boot root volumes with: a layout, one image of it, or a reference [default: the one in the same layout]
-    #[arg(long, value_name = "DIR[:IMAGE]|REFERENCE", requires = "require_boot")]
-    boot_kernel: Option<String>,
     #[command(flatten)]
-    transport: Transport,
+    gate: RequireBoot,
+    /// Attach SBOM and provenance to what is pushed; the store has to be the one it was built with
+    #[arg(long)]
+    attest: bool,
+    #[command(flatten)]
+    pub(super) transport: Transport,
 }
 
 impl Destination {
     /// The registry named on the command line, in the environment or in the settings, strongest first.
     pub(super) fn prefix(&self, context: &Context) -> Result<Option<Prefix>, Failure> {
-        let named = self.registry.as_ref().filter(|text| !text.is_empty());
-        let named = named.or(context.settings.registry.as_ref());
-        Ok(named.map(|text| Prefix::from_str(text)).transpose()?)
+        prefix(self.registry.as_ref(), context)
     }
 
     /// The registry, which has to be named.
@@ -77,11 +73,13 @@ impl Destination {
 
     /// Fails if something is said about a push that is not asked for.
     pub(super) fn refuse(&self) -> Result<(), Failure> {
-        if !self.append && !self.by_digest && !self.require_boot {
+        if !self.append && !self.by_digest && !self.gate.require_boot && !self.attest {
             return Ok(());
         }
         let message =
-            "`--append`, `--by-digest` and `--require-boot` say how to push, and nothing is pushed".into();
+            "`--append`, `--by-digest`, `--require-boot` and `--attest` say how to push, and nothing is \
+                       pushed"
+                .into();
         Err(Failure::Usage { message, hint: "add `--push`".into() })
     }
 
@@ -110,12 +108,15 @@ impl Destination {
         images: Vec<(Descriptor, Reference)>,
         context: &Context,
     ) -> Result<Vec<Pushed>, Failure> {
-        if self.require_boot {
-            self.boot(layout, &images, context)?;
-        }
+        self.gate.pass(layout, &images, &self.transport, context)?;
         let (mut clients, mut pushed) = (Vec::<Client>::new(), Vec::new());
         let known = Known::default();
-        for (root, mut target) in images {
+        // What cannot be told of an image is known before the first one is pushed.
+        let documents = |(root, _): &(Descriptor, Reference)| {
+            if self.attest { attest::gather(layout, root.digest().as_ref(), context) } else { Ok(Vec::new()) }
+        };
+        let documents = images.iter().map(documents).collect::<Result<Vec<_>, _>>()?;
+        for ((root, mut target), documents) in images.into_iter().zip(documents) {
             if self.by_digest {
                 target = target.at(root.digest().as_ref());
             }
@@ -125,27 +126,21 @@ impl Destination {
                 clients.push(self.transport.client(&target, context)?);
             }
             let source = Source::Layout(layout);
-            pushed.push(registry::push(&source, &root, &target, &clients[at], &known, self.append)?);
+            let image = registry::push(&source, &root, &target, &clients[at], &known, self.append)?;
+            attest::attach(&documents, &target.repository, &clients[at])?;
+            if self.attest && !self.by_digest {
+                attest::attach_to_index(&target, &image.digest, &clients[at])?;
+            }
+            pushed.push(image);
         }
         Ok(pushed)
     }
+}
 
-    /// Boots what is to be pushed.
-    fn boot(
-        &self,
-        layout: &Layout,
-        images: &[(Descriptor, Reference)],
-        context: &Context,
-    ) -> Result<(), Failure> {
-        let is_meant = |root: &Descriptor| images.iter().any(|(image, _)| image.digest() == root.digest());
-        let names = layout.names()?.into_iter().filter(|(_, root)| is_meant(root));
-        let names: Vec<String> = names.map(|(name, _)| name).collect();
-        let open = |place: &String| context.place(place, &self.transport);
-        let kernel = self.boot_kernel.as_ref().map(open).transpose()?;
-        let kernel = kernel.as_ref().map(Place::part);
-        let place = layout.dir().display().to_string();
-        Ok(Gate { place: &place, layout, names: &names, kernel }.pass(&context.store()?, &context.watch)?)
-    }
+/// The registry that is named, or that of the settings.
+pub(super) fn prefix(named: Option<&String>, context: &Context) -> Result<Option<Prefix>, Failure> {
+    let named = named.filter(|text| !text.is_empty()).or(context.settings.registry.as_ref());
+    Ok(named.map(|text| Prefix::from_str(text)).transpose()?)
 }
 
 /// One line per image: its name in the registry with its digest.

@@ -1,13 +1,12 @@
 //! `--require-boot`: what is to be pushed is booted first.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::boot::{self, Part, Parts};
 use super::pack::Role;
 use crate::arch::Arch;
 use crate::boot::node::{Node, Wish};
-use crate::boot::{Accelerator, Machine, Request};
+use crate::boot::{Machine, Request};
 use crate::oci::layout::{Found, Layout};
 use crate::step::{Class, Diagnose, Level, Watch};
 use crate::store::Store;
@@ -26,7 +25,7 @@ pub enum Error {
         /// Its architecture.
         arch: Arch,
         /// How that ended.
-        source: boot::Error,
+        source: Box<boot::Error>,
     },
     /// An image that nothing can be said of.
     #[error("`{image}` for {arch} cannot be booted, so nothing is pushed: {why}")]
@@ -133,7 +132,8 @@ impl Gate<'_> {
         }
         let kernel = Part { place: self.place, layout: self.layout, image: Some(&image.name) };
         let parts = Parts { kernel, modules: None };
-        let report = boot::boot(parts, request(image.arch, 256, 120), None, store, watch);
+        let report =
+            boot::boot(parts, Request::new(image.arch, Duration::from_secs(120), 256), None, store, watch);
         let report = report.map_err(|source| Self::failed(image, source))?;
         let seconds = report.init_seconds.unwrap_or(report.reached_seconds);
         Self::tell(image, &report.machine, seconds, watch);
@@ -155,7 +155,7 @@ impl Gate<'_> {
         let here = Part { place: self.place, layout: self.layout, image: None };
         let parts = Parts { kernel: self.kernel.unwrap_or(here), modules: None };
         let root = Part { image: Some(&image.name), ..here };
-        let request = request(image.arch, 1024, 600);
+        let request = Request::new(image.arch, Duration::from_secs(600), 1024);
         let node = Node { request, user_data: None, wiring: None, wish: Wish::Account };
         let report = boot::boot_node(parts, root, node, store, watch);
         let report = report.and_then(|report| report.sound().map(|()| report).map_err(boot::Error::from));
@@ -165,28 +165,11 @@ impl Gate<'_> {
     }
 
     fn failed(image: &Found, source: boot::Error) -> Error {
-        Error::Boot { image: image.name.clone(), arch: image.arch, source }
+        Error::Boot { image: image.name.clone(), arch: image.arch, source: Box::new(source) }
     }
 
     fn tell(image: &Found, machine: &Machine, seconds: f64, watch: &Watch) {
         let (name, arch, vmm) = (&image.name, image.arch, machine.vmm.name());
         watch.reporter.note(Level::Info, &format!("`{name}` for {arch} boots under {vmm}: {seconds:.1} s"));
-    }
-}
-
-fn request(arch: Arch, memory_mib: u32, seconds: u64) -> Request {
-    Request {
-        arch,
-        kernel: PathBuf::new(),
-        bz_image: None,
-        config: None,
-        flavour: None,
-        modules: None,
-        load: Vec::new(),
-        timeout: Duration::from_secs(seconds),
-        vmm: None,
-        accelerator: Accelerator::Auto,
-        acpi: false,
-        memory_mib,
     }
 }

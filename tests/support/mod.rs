@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "which helpers are used differs from test file to test file")]
 
 pub(crate) mod archive;
+pub(crate) mod attested;
 pub(crate) mod containerd;
 pub(crate) mod docker;
 pub(crate) mod forge;
@@ -11,6 +12,7 @@ pub(crate) mod layout;
 pub(crate) mod mirror;
 pub(crate) mod monitors;
 pub(crate) mod node;
+pub(crate) mod pinned;
 pub(crate) mod real;
 pub(crate) mod registry;
 pub(crate) mod source;

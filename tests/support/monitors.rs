@@ -51,7 +51,7 @@ impl Host {
         forge::write_packed(&place.path("node"), &[("node:1", architecture, vec![layer(&system())])]);
         for name in ["firecracker", "cloud-hypervisor"] {
             let program = place.write(&format!("programs/{name}"), PROGRAM);
-            fs_err::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
+            fs_err::set_permissions(program, PermissionsExt::from_mode(0o755)).expect("our own file");
         }
         place.write("notes/console", console);
         Self { place }
@@ -64,7 +64,7 @@ impl Host {
 
     /// The same, of any command.
     pub(crate) fn imgbuild(&self, words: &str) -> Imgbuild {
-        let path = std::env::var("PATH").unwrap();
+        let path = std::env::var("PATH").expect("the tests need a PATH");
         let path = format!("{}:{path}", self.place.path("programs").display());
         let run = self.place.imgbuild(words).env("PATH", path);
         let version =
@@ -75,12 +75,12 @@ impl Host {
 
     /// What a stand-in noted.
     pub(crate) fn note(&self, name: &str) -> String {
-        fs_err::read_to_string(self.place.path("notes").join(name)).unwrap()
+        fs_err::read_to_string(self.place.path("notes").join(name)).expect("what a stand-in noted")
     }
 
     /// A file that a stand-in was given.
     pub(crate) fn json(&self, name: &str) -> Value {
-        serde_json::from_str(&self.note(name)).unwrap()
+        serde_json::from_str(&self.note(name)).expect("JSON")
     }
 
     /// Nothing is left of the run: no process, no scratch file.

@@ -84,7 +84,7 @@ pub fn fits(request: &Request, watch: &Watch) -> Result<(), Error> {
 pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
     let request = &node.request;
     let Plan { kernel, volume, choice } = prepare(request, watch)?;
-    let guest = guest(node, &kernel, volume.map(|volume| volume.version), work);
+    let guest = guest(node, &kernel, volume.as_ref().map(|volume| volume.version.as_str()), work);
     let (machine, run) = attempt(&guest, choice, watch)?;
     if !run.console.is_complete() {
         return Err(failure(&run, &guest, request, "EXT4_FS"));
@@ -113,7 +113,7 @@ pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
 /// Boots the root volume in `work` with the user's terminal as its console.
 pub fn converse(node: &Node, work: &Path, watch: &Watch) -> Result<(), Error> {
     let Plan { kernel, volume, choice } = prepare(&node.request, watch)?;
-    let guest = guest(node, &kernel, volume.map(|volume| volume.version), work);
+    let guest = guest(node, &kernel, volume.as_ref().map(|volume| volume.version.as_str()), work);
     let mut ended = None;
     for way in &choice.ways {
         if let Some((vmm, status)) = &ended {
@@ -139,7 +139,7 @@ fn prepare(request: &Request, watch: &Watch) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-fn guest<'g>(node: &Node, kernel: &'g Kernel, release: Option<String>, work: &'g Path) -> Guest<'g> {
+fn guest<'g>(node: &Node, kernel: &'g Kernel, release: Option<&str>, work: &'g Path) -> Guest<'g> {
     let request = &node.request;
     let report = report(&request.load);
     // Without the RSA key, whose making takes longer than all the rest of a boot under TCG.
@@ -153,7 +153,7 @@ fn guest<'g>(node: &Node, kernel: &'g Kernel, release: Option<String>, work: &'g
         }
         Wish::Text(text) => Goal::Text(text.clone()),
     };
-    let modules = release.as_ref().map(|_| Disk { file: MODULES_DISK, is_read_only: false });
+    let modules = release.map(|_| Disk { file: MODULES_DISK, is_read_only: false });
     Guest {
         arch: request.arch,
         kernel,
@@ -164,7 +164,7 @@ fn guest<'g>(node: &Node, kernel: &'g Kernel, release: Option<String>, work: &'g
         timeout: request.timeout,
         parameters: "",
         acpi: request.acpi,
-        seed: Some(Seed::new(release.as_deref(), &parts)),
+        seed: Some(Seed::new(release, &parts)),
         wiring: node.wiring,
         goal,
     }
