@@ -165,6 +165,8 @@ enum Failure {
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error(transparent)]
+    Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -205,6 +207,7 @@ impl Failure {
             Self::Export(error) => Some(error),
             Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
