@@ -1,7 +1,7 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
-//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `export`, `inspect`
-//! and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
+//! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `export`, `handoff`,
+//! `inspect` and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
 
 pub mod answer;
 pub mod arch;
@@ -11,6 +11,7 @@ pub mod digests;
 pub mod document;
 pub mod export;
 pub mod fetch;
+pub mod handoff;
 pub mod host;
 pub mod inspect;
 pub mod kernel;

@@ -22,6 +22,7 @@ mod progress;
 mod pull;
 mod push;
 mod settings;
+mod spec;
 mod tree;
 mod validate;
 
@@ -105,6 +106,7 @@ enum Command {
     Validate(validate::Validate),
     Diff(diff::Diff),
     Export(export::ExportCommand),
+    Spec(spec::Spec),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -151,6 +153,8 @@ enum Failure {
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error(transparent)]
+    Handoff(#[from] crate::plan::handoff::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -188,6 +192,7 @@ impl Failure {
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Handoff(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
@@ -345,6 +350,7 @@ pub fn main() -> ExitCode {
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
             Command::Export(command) => command.run(&context),
+            Command::Spec(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod handoff;
 pub mod images;
 pub mod kernel;
 pub mod lock;

@@ -26,7 +26,7 @@ use crate::step::{Class, Diagnose, human, io_hint};
 
 pub use append::join;
 pub use client::{Client, Options};
-pub use pull::{Pulled, pull};
+pub use pull::{Pulled, documents, layers, pull};
 pub use push::{Known, Pushed, Source, copy, push};
 
 /// An image could not be moved.
