@@ -117,11 +117,11 @@ struct Guest {
 /// Whom a document is for.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Consumer {
-    /// CAPMVM: a MicrovmMachineTemplate, for kubectl apply
+    /// CAPMVM: a `MicrovmMachineTemplate`, for kubectl apply
     Capmvm,
     /// CAPMVM: the variables of its cluster templates, for clusterctl
     CapmvmEnv,
-    /// Flintlock: a CreateMicroVMRequest, for gRPC
+    /// Flintlock: a `CreateMicroVMRequest`, for gRPC
     Flintlock,
     /// Flintlock: the body of POST /v1alpha1/microvm
     FlintlockHttp,
@@ -196,12 +196,7 @@ impl Guest {
             interfaces: self.interface.iter().map(|text| interface(text)).collect::<Result<_, _>>()?,
             labels: pairs("--label", &self.label)?,
             cmdline: pairs("--cmdline", &self.cmdline)?,
-            ssh: self
-                .ssh_key
-                .as_ref()
-                .map(|path| keys(path))
-                .transpose()?
-                .map(|keys| (self.ssh_user.clone(), keys)),
+            ssh: self.ssh_key.as_ref().map(keys).transpose()?.map(|keys| (self.ssh_user.clone(), keys)),
             user_data: self.user_data.as_ref().map(|path| text("--user-data", path)).transpose()?,
         })
     }

@@ -12,7 +12,7 @@ use crate::document::list;
 /// What Flintlock takes (core/models/microvm.go).
 const VCPU: RangeInclusive<u32> = 1..=64;
 const MEMORY: RangeInclusive<u32> = 1024..=32768;
-/// What Firecracker takes (vmm_config/machine_config.rs).
+/// What Firecracker takes (`vmm_config/machine_config.rs`).
 const FIRECRACKER_VCPU: u32 = 32;
 /// Flintlock's own interface for metadata.
 const METADATA: &str = "eth0";
