@@ -10,6 +10,7 @@ pub mod lock;
 pub mod os;
 pub mod outline;
 mod pack;
+pub mod remote;
 mod source;
 pub mod toolchain;
 
