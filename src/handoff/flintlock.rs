@@ -102,6 +102,11 @@ pub(super) fn specification(machine: &Machine, images: &Images) -> Result<String
     Ok(json(&spec(machine, images)?))
 }
 
+/// The specification as far as hammertime's Flintlock, of January 2023, knows it.
+pub(super) fn hammertime(machine: &Machine, images: &Images) -> Result<String, Error> {
+    Ok(json(&MicroVmSpec { provider: None, ..spec(machine, images)? }))
+}
+
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("keys are texts") + "\n"
 }

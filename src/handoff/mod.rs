@@ -258,7 +258,8 @@ pub fn document(format: Format, machine: &Machine, images: &Images) -> Result<Do
         Format::Capmvm => capmvm::templates(machine, images)?,
         Format::CapmvmEnv => capmvm::variables(images),
         Format::Flintlock => flintlock::request(machine, images)?,
-        Format::FlintlockHttp | Format::Hammertime => flintlock::specification(machine, images)?,
+        Format::FlintlockHttp => flintlock::specification(machine, images)?,
+        Format::Hammertime => flintlock::hammertime(machine, images)?,
     };
     Ok(Document { text, warnings: rules::warnings(format, machine, images) })
 }

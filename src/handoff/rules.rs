@@ -200,6 +200,12 @@ pub(super) fn warnings(format: Format, machine: &Machine, images: &Images) -> Ve
     if format == Format::CapmvmEnv {
         warnings.extend(environment(images));
     }
+    if let (Format::Hammertime, Some(provider)) = (format, machine.provider) {
+        let name = provider.name();
+        warnings.push(format!(
+            "hammertime's file has no field for the provider: flintlockd has to be started with `--default-provider {name}`"
+        ));
+    }
     let Some(mount) = cloud_init::mounts(machine, images) else { return warnings };
     let entry = format!("[{}]", mount.map(|field| format!("\"{field}\"")).join(", "));
     let says = "under Cloud Hypervisor Flintlock takes cloud-init's own disk for the modules volume (it calls that vdb, which is vdc)";

@@ -40,14 +40,22 @@ pub(crate) fn place() -> Place {
 
 /// `imgbuild os` there, with these words after it.
 pub(crate) fn os(place: &Place, words: &str) -> Imgbuild {
+    options(place).into_iter().fold(place.imgbuild(&format!("os {words}")), Imgbuild::arg)
+}
+
+/// The options that have it read the stand-ins.
+pub(crate) fn options(place: &Place) -> Vec<String> {
     let (dir, files) = (standin(), place.path("releases"));
     let named = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let mut run = place.imgbuild(&format!("os {words}")).option("--lock", place.path("standin.lock"));
+    let mut options = vec!["--lock".to_owned(), place.path("standin.lock").display().to_string()];
+    let mut option = |name: &str, value| options.extend([name.to_owned(), value]);
     for name in ["ubuntu", "ubuntu-ports"] {
-        run = run.option("--mirror", named(name, &dir.join("archive")));
-        run = run.option("--keyring", named(name, &dir.join("keyring.gpg")));
+        option("--mirror", named(name, &dir.join("archive")));
+        option("--keyring", named(name, &dir.join("keyring.gpg")));
     }
-    run.option("--mirror", named("dl.k8s.io", &files)).option("--mirror", named("github.com", &files))
+    option("--mirror", named("dl.k8s.io", &files));
+    option("--mirror", named("github.com", &files));
+    options
 }
 
 /// Writes a program that says its version in the place of each release file for this host that the lock pins, and the
