@@ -289,7 +289,8 @@ impl Desk {
         let store = shared_store().display().to_string();
         let mut text = format!("#!/bin/sh\nexport PATH={path} IMGBUILD_STORE={store}\n");
         if is_ubuntu {
-            let options = ubuntu::options(&self.place).join(" ");
+            let lock = self.place.path("standin.lock").display().to_string();
+            let options = format!("{} --lock {lock}", ubuntu::options(&self.place).join(" "));
             let store = ubuntu::store().display().to_string();
             text += &format!(
                 "[ \"$1\" = os ] && export IMGBUILD_STORE={store} && exec {program} \"$@\" {options}\n"

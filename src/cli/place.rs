@@ -30,6 +30,14 @@ impl Place {
         Ok(Self { name: dir.display().to_string(), layout: Layout::open(dir)?, image, _work: None })
     }
 
+    /// Opens what an argument names, if that is on this disk: none for a reference.
+    pub(super) fn local(argument: &str) -> Result<Option<Self>, Failure> {
+        match named(argument)? {
+            Named::Layout(dir, image) => Self::open(&dir, image).map(Some),
+            Named::Reference(_) => Ok(None),
+        }
+    }
+
     /// The image meant, to boot with.
     pub(super) fn part(&self) -> Part<'_> {
         Part { place: &self.name, layout: &self.layout, image: self.image.as_deref() }

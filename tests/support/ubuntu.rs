@@ -40,14 +40,20 @@ pub(crate) fn place() -> Place {
 
 /// `imgbuild os` there, with these words after it.
 pub(crate) fn os(place: &Place, words: &str) -> Imgbuild {
-    options(place).into_iter().fold(place.imgbuild(&format!("os {words}")), Imgbuild::arg)
+    let run = place.imgbuild(&format!("os {words}")).option("--lock", place.path("standin.lock"));
+    with_standin(run, place)
 }
 
-/// The options that have it read the stand-ins.
+/// A run that finds the stand-in's packages, and the place's release files.
+pub(crate) fn with_standin(run: Imgbuild, place: &Place) -> Imgbuild {
+    options(place).into_iter().fold(run, Imgbuild::arg)
+}
+
+/// The options that it takes to find them.
 pub(crate) fn options(place: &Place) -> Vec<String> {
     let (dir, files) = (standin(), place.path("releases"));
     let named = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let mut options = vec!["--lock".to_owned(), place.path("standin.lock").display().to_string()];
+    let mut options = Vec::new();
     let mut option = |name: &str, value| options.extend([name.to_owned(), value]);
     for name in ["ubuntu", "ubuntu-ports"] {
         option("--mirror", named(name, &dir.join("archive")));
@@ -60,7 +66,7 @@ pub(crate) fn options(place: &Place) -> Vec<String> {
 
 /// Writes a program that says its version in the place of each release file for this host that the lock pins, and the
 /// lock with their hashes.
-fn releases(place: &Place) {
+pub(crate) fn releases(place: &Place) {
     let mut lock: DocumentMut = fs::read_to_string(LOCK).expect("the lock").parse().expect("TOML");
     let tables = lock["release"].as_array_of_tables_mut().expect("the lock has releases");
     for table in tables.iter_mut().filter(|table| table["arch"].as_str() == Some(host())) {
