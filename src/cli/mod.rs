@@ -169,6 +169,8 @@ enum Failure {
     Registry(#[from] crate::registry::Error),
     #[error(transparent)]
     Handoff(#[from] crate::plan::handoff::Error),
+    #[error(transparent)]
+    Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -210,6 +212,7 @@ impl Failure {
             Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
             Self::Handoff(error) => Some(error),
+            Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
