@@ -21,6 +21,8 @@ mod plan;
 mod progress;
 mod pull;
 mod push;
+mod release;
+mod remote;
 mod settings;
 mod tree;
 mod validate;
@@ -89,7 +91,7 @@ enum Command {
     Kernel(kernel::Kernel),
     /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
     Os(os::Os),
-    /// Tell the steps of a build, what is cached, and why the rest is not
+    /// Tell the steps of a build, what is cached, and why the rest is not; with --all, what is released
     Plan(plan::PlanCommand),
     /// Resolve and check a kernel configuration, without compiling
     Config(config::Config),
@@ -99,6 +101,7 @@ enum Command {
     Tree(tree::Tree),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
+    Release(release::Release),
     Boot(boot::Boot),
     /// Tell what images hold: platforms, layers, labels, files
     Inspect(inspect::Inspect),
@@ -141,6 +144,12 @@ enum Failure {
     Boot(#[from] crate::plan::boot::Error),
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
+    #[error(transparent)]
+    Release(#[from] crate::plan::release::Error),
+    #[error("{name}: {error}")]
+    Cell { name: String, error: Box<Failure> },
+    #[error("{} of {} not released: {}", failed.len(), counted(*.total, what), crate::document::list(.failed.iter().map(String::as_str)))]
+    Unreleased { what: &'static str, failed: Vec<String>, total: usize, class: crate::step::Class },
     #[error(transparent)]
     Inspect(#[from] crate::inspect::Error),
     #[error(transparent)]
@@ -189,6 +198,8 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Release(error) => Some(error),
+            Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),
             Self::Registry(error) => Some(error),
@@ -199,6 +210,7 @@ impl Failure {
             | Self::Unsound { .. }
             | Self::Unfit { .. }
             | Self::Differ { .. }
+            | Self::Unreleased { .. }
             | Self::Io(_) => None,
         }
     }
@@ -211,6 +223,7 @@ impl Diagnose for Failure {
             (None, Self::Io(_)) => Class::Host,
             (None, Self::Damaged { .. } | Self::Unsound { .. } | Self::Unfit { .. }) => Class::Verification,
             (None, Self::Differ { .. }) => Class::NotReproducible,
+            (None, Self::Unreleased { class, .. }) => *class,
             (None, _) => Class::Usage,
         }
     }
@@ -220,6 +233,12 @@ impl Diagnose for Failure {
             (Some(error), _) => error.hint(),
             (None, Self::Usage { hint, .. }) => Some(hint.clone()),
             (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, Self::Unreleased { what: "image", .. }) => Some(
+                "`imgbuild release` builds what is missing, and the same command joins it; the other images are joined".into(),
+            ),
+            (None, Self::Unreleased { .. }) => {
+                Some("the same command goes on with what failed: everything else is published".into())
+            }
             (None, Self::Damaged { .. }) => Some(
                 "they are made or fetched again when they are needed; a disk that does this twice is failing"
                     .into(),
@@ -352,6 +371,7 @@ pub fn main() -> ExitCode {
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
+            Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
             Command::Inspect(command) => command.run(&context),
             Command::Validate(command) => command.run(&context),

@@ -46,15 +46,13 @@ pub(super) struct Destination {
     #[arg(long, conflicts_with = "append")]
     by_digest: bool,
     #[command(flatten)]
-    transport: Transport,
+    pub(super) transport: Transport,
 }
 
 impl Destination {
     /// The registry named on the command line, in the environment or in the settings, strongest first.
     pub(super) fn prefix(&self, context: &Context) -> Result<Option<Prefix>, Failure> {
-        let named = self.registry.as_ref().filter(|text| !text.is_empty());
-        let named = named.or(context.settings.registry.as_ref());
-        Ok(named.map(|text| Prefix::from_str(text)).transpose()?)
+        prefix(self.registry.as_ref(), context)
     }
 
     /// The registry, which has to be named.
@@ -117,6 +115,12 @@ impl Destination {
         }
         Ok(pushed)
     }
+}
+
+/// The registry that is named, or that of the settings.
+pub(super) fn prefix(named: Option<&String>, context: &Context) -> Result<Option<Prefix>, Failure> {
+    let named = named.filter(|text| !text.is_empty()).or(context.settings.registry.as_ref());
+    Ok(named.map(|text| Prefix::from_str(text)).transpose()?)
 }
 
 /// One line per image: its name in the registry with its digest.

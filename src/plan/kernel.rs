@@ -165,6 +165,7 @@ impl Plan {
             base: self.recipe.base.clone(),
             requested: Arc::clone(&cell.requested),
             toolchain: toolchain.clone(),
+            pinned: cell.toolchain.is_pinned(),
             site,
         }
     }
@@ -176,6 +177,11 @@ impl Plan {
             (Role::Kernel, tagged(&self.recipe.kernel_image)),
             (Role::Modules, tagged(&self.recipe.modules_image)),
         ]
+    }
+
+    /// The images of a source and what they say of themselves, as far as that is known without building.
+    pub(super) fn labelled(&self, pin: &KernelPin) -> BTreeMap<String, Labels> {
+        self.image_names(pin).into_iter().map(|(role, name)| (name, self.labels(pin, role, ""))).collect()
     }
 
     /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is

@@ -109,6 +109,19 @@ fn parent(fields: &Fields<'_>, known: &[String], what: &str) -> Option<String> {
     Some(parent.value)
 }
 
+/// The architectures that a recipe is released for, where it names them.
+fn released_on(fields: &Fields<'_>) -> Option<Vec<Arch>> {
+    let mut arches = Vec::new();
+    for text in fields.texts("released-on") {
+        match text.value.parse::<Arch>() {
+            Ok(arch) if !arches.contains(&arch) => arches.push(arch),
+            Ok(arch) => fields.mistake(&text, format!("{arch} is named twice"), None),
+            Err(error) => fields.mistake(&text, error.to_string(), None),
+        }
+    }
+    fields.has("released-on").then_some(arches)
+}
+
 /// What a recipe says by architecture (`[arch.x86_64]`).
 fn by_arch<T>(fields: &Fields<'_>, mut read: impl FnMut(&Fields<'_>) -> T) -> BTreeMap<Arch, T> {
     let mut read_all = BTreeMap::new();

@@ -10,11 +10,15 @@ mod client;
 pub mod credentials;
 mod hosts;
 mod http;
+mod parcel;
 mod pull;
 mod push;
 pub mod reference;
+pub mod referrers;
+pub mod sidecar;
 mod space;
 mod stream;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -26,8 +30,10 @@ use crate::step::{Class, Diagnose, human, io_hint};
 
 pub use append::join;
 pub use client::{Client, Options};
+pub use parcel::{Blob, Parcel};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]

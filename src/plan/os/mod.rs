@@ -253,7 +253,7 @@ impl Plan {
     }
 
     /// The labels that all platforms of an image share.
-    fn labels(&self, node: Option<&NodeSet>) -> Labels {
+    pub(in crate::plan) fn labels(&self, node: Option<&NodeSet>) -> Labels {
         let recipe = &self.recipe;
         let mut labels = Labels::new();
         let mut label = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
@@ -266,6 +266,11 @@ impl Plan {
         node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.version", &set.version)));
         node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.pause", &set.pause)));
         labels
+    }
+
+    /// The release files of a node's programs, for a record.
+    pub(in crate::plan) fn programs(&self, set: &NodeSet, arch: Arch) -> Result<serde_json::Value, Error> {
+        Ok(self.account(&releases(set, arch, &self.lock)?))
     }
 
     fn base_layer<'a>(&self, base: &Base, content: Key, made: &'a Made) -> BaseLayer<'a> {
