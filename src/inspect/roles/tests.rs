@@ -46,7 +46,7 @@ impl<'c> Case<'c> {
 #[test]
 fn what_is_missing_is_named_and_how_it_stands() {
     let line = |config: String| Case::new("firecracker-no-acpi", config).line();
-    assert!(line(LEGACY.into()).starts_with("fit; 10 optional missing: SERIAL_8250_CONSOLE, PRINTK and "));
+    assert!(line(LEGACY.into()).starts_with("fit; 13 optional missing: SERIAL_8250_CONSOLE, PRINTK and "));
     let with = |from: &str, to: &str| line(LEGACY.replace(from, to));
     assert_eq!(with("X86_MPPARSE=y", "X86_MPPARSE=n"), "not fit: needs CONFIG_X86_MPPARSE (off)");
     // Without the root disk's driver nobody could load a module.
