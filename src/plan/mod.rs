@@ -1,5 +1,7 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
+pub mod account;
+pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
@@ -9,6 +11,7 @@ pub mod lock;
 pub mod os;
 pub mod outline;
 mod pack;
+pub mod rebuild;
 pub mod release;
 pub mod remote;
 mod source;

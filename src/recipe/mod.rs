@@ -2,12 +2,14 @@
 
 pub mod archive;
 pub mod catalogue;
+pub mod copied;
 pub mod kernel;
 pub mod os;
 pub mod toolchain;
 
 pub use archive::Archive;
 pub use catalogue::Catalogue;
+pub use copied::{Copied, Copier};
 pub use kernel::KernelRecipe;
 pub use os::OsRecipe;
 pub use toolchain::ToolchainRecipe;
