@@ -84,8 +84,8 @@ fn a_guest_that_never_speaks_is_ended_and_so_is_what_runs_it() {
             .says(symbol);
         host.is_clean();
     }
-    let lines: String = (0..100).map(|number| format!("[    0.1] line {number}\n")).collect();
-    let host = Host::new(&lines);
+    let lines: Vec<_> = (0..100).map(|number| format!("[    0.1] line {number}\n")).collect();
+    let host = Host::new(&lines.concat());
     let outcome = host.boot("out --vmm firecracker --timeout 1").run().fails(8);
     outcome.says("line 70\n").says("line 99").does_not_say("line 69\n");
     host.is_clean();

@@ -243,7 +243,7 @@ fn prepare(request: &Request, watch: &Watch) -> Result<Plan, Error> {
     let data = fs::read(&elf)?;
     let volume = request.modules.as_deref().map(Volume::read).transpose()?;
     let has_note = header::check(&data, request.arch, &elf)?;
-    if let (Some(volume), Some(release)) = (&volume, header::release(&data))
+    if let (Some(volume), Some(release)) = (&volume, crate::kernel::header::release(&data))
         && volume.version != release
     {
         return Err(Error::Release { kernel: release, modules: volume.version.clone() });
