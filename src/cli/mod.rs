@@ -25,6 +25,7 @@ mod push;
 mod release;
 mod remote;
 mod settings;
+mod spec;
 mod tree;
 mod validate;
 
@@ -109,6 +110,7 @@ enum Command {
     Validate(validate::Validate),
     Diff(diff::Diff),
     Export(export::ExportCommand),
+    Spec(spec::Spec),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -170,6 +172,8 @@ enum Failure {
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
     #[error(transparent)]
+    Handoff(#[from] crate::plan::handoff::Error),
+    #[error(transparent)]
     Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
@@ -211,6 +215,7 @@ impl Failure {
             Self::Export(error) => Some(error),
             Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Handoff(error) => Some(error),
             Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Role(error) => Some(error),
@@ -386,6 +391,7 @@ pub fn main() -> ExitCode {
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
             Command::Export(command) => command.run(&context),
+            Command::Spec(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),
