@@ -145,6 +145,8 @@ enum Failure {
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
+    Add(#[from] crate::plan::add::Error),
+    #[error(transparent)]
     Release(#[from] crate::plan::release::Error),
     #[error("{name}: {error}")]
     Cell { name: String, error: Box<Failure> },
@@ -194,6 +196,7 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Add(error) => Some(error),
             Self::Release(error) => Some(error),
             Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),

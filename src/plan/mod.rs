@@ -1,5 +1,6 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
+pub mod add;
 pub mod boot;
 pub mod config;
 pub mod digests;

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod catalogue;
+pub mod edit;
 pub mod kernel;
 pub mod os;
 pub mod toolchain;
