@@ -1,7 +1,7 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
 //! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `boot`, `export`, `inspect`
-//! and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox` and `step`.
+//! and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox`, `sign` and `step`.
 
 pub mod answer;
 pub mod arch;
@@ -22,6 +22,7 @@ pub mod record;
 pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
+pub mod sign;
 pub mod step;
 pub mod store;
 pub mod tree;

@@ -288,6 +288,16 @@ impl Client {
         wanted: &str,
         document: &Document,
     ) -> Result<(), Error> {
+        self.put_document(repository, wanted, document).map(|_| ())
+    }
+
+    /// The same; what the registry says of it is in the head of its answer.
+    pub(super) fn put_document(
+        &self,
+        repository: &str,
+        wanted: &str,
+        document: &Document,
+    ) -> Result<HeaderMap, Error> {
         let url = self.url(&format!("{repository}/manifests/{wanted}"))?;
         let what = format!("put `{}`", self.name(repository, wanted));
         let call = Call::new(Method::PUT, url, Scope::push(repository), what);
@@ -297,7 +307,8 @@ impl Client {
         if !matches!(answer.status, StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED) {
             return Err(self.unexpected(&call.what, &answer));
         }
-        check_said(&answer.headers, &self.name(repository, wanted), &document.digest)
+        check_said(&answer.headers, &self.name(repository, wanted), &document.digest)?;
+        Ok(answer.headers)
     }
 
     /// What people call something in this registry.

@@ -14,6 +14,8 @@ mod parcel;
 mod pull;
 mod push;
 pub mod reference;
+pub mod referrers;
+pub mod sidecar;
 mod space;
 mod stream;
 mod tags;
