@@ -1,5 +1,6 @@
 //! The command line: what is asked for, what is told, and how it ends. The only room that prints.
 
+mod attest;
 mod boot;
 mod cache;
 mod config;
@@ -116,6 +117,8 @@ enum Command {
     Copy(copy::Copy),
     /// Join images that were pushed by digest into one multi-architecture image
     Index(index::Index),
+    Sbom(attest::SbomCommand),
+    Provenance(attest::ProvenanceCommand),
     /// Check a password at a registry and keep it where docker does
     Login(login::Login),
     /// Build images and compare them with the recorded digests, or record them
@@ -156,12 +159,16 @@ enum Failure {
     Inspect(#[from] crate::inspect::Error),
     #[error(transparent)]
     Export(#[from] crate::export::Error),
+    #[error(transparent)]
+    Attest(#[from] crate::plan::attest::Error),
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error(transparent)]
+    Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -201,7 +208,9 @@ impl Failure {
             Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),
+            Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
@@ -372,6 +381,8 @@ pub fn main() -> ExitCode {
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),
             Command::Index(command) => command.run(&context),
+            Command::Sbom(command) => command.run(&context),
+            Command::Provenance(command) => command.run(&context),
             Command::Login(command) => command.run(&context),
             Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),

@@ -1,6 +1,8 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
+pub mod account;
 pub mod add;
+pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
@@ -10,6 +12,7 @@ pub mod lock;
 pub mod os;
 pub mod outline;
 mod pack;
+pub mod rebuild;
 pub mod release;
 pub mod remote;
 mod source;

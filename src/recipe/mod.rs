@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod catalogue;
+pub mod copied;
 pub mod edit;
 pub mod kernel;
 pub mod os;
@@ -9,6 +10,7 @@ pub mod toolchain;
 
 pub use archive::Archive;
 pub use catalogue::Catalogue;
+pub use copied::{Copied, Copier};
 pub use kernel::KernelRecipe;
 pub use os::OsRecipe;
 pub use toolchain::ToolchainRecipe;

@@ -51,9 +51,10 @@ impl LockCommand {
         if let Some(List { file, field, after }) = list {
             let is_new = release(&file, field, after, &version.to_string())?;
             let file = file.display();
-            text += &match is_new {
-                true => format!("in `{file}` now: {version}, to be released\n"),
-                false => format!("`{file}` releases {version} already\n"),
+            text += &if is_new {
+                format!("in `{file}` now: {version}, to be released\n")
+            } else {
+                format!("`{file}` releases {version} already\n")
             };
         }
         desk.context.print(&text)
@@ -106,13 +107,11 @@ impl LockCommand {
 
     /// The file of a recipe; none where the recipes are built in.
     fn file(&self, kind: &str, name: &str, desk: &Desk<'_>, found: &mut Findings) -> Option<PathBuf> {
-        match desk.catalogue {
-            Catalogue::Directory(dir) => Some(dir.join("recipes").join(kind).join(format!("{name}.toml"))),
-            Catalogue::Builtin => {
-                found.text += "it is not released: the recipes are built into this program\n";
-                None
-            }
+        if let Catalogue::Directory(dir) = desk.catalogue {
+            return Some(dir.join("recipes").join(kind).join(format!("{name}.toml")));
         }
+        found.text += "it is not released: the recipes are built into this program\n";
+        None
     }
 }
 
