@@ -13,6 +13,7 @@ mod fetch;
 mod index;
 mod inspect;
 mod kernel;
+mod list;
 mod lock;
 mod login;
 mod os;
@@ -100,6 +101,7 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Make toolchains' root trees, for building offline later
     Tree(tree::Tree),
+    List(list::List),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
     Release(release::Release),
@@ -379,6 +381,7 @@ pub fn main() -> ExitCode {
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
+            Command::List(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
             Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),

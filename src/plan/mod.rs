@@ -7,6 +7,7 @@ pub mod config;
 pub mod digests;
 pub mod images;
 pub mod kernel;
+pub mod list;
 pub mod lock;
 pub mod os;
 pub mod outline;
