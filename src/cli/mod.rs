@@ -26,6 +26,7 @@ mod push;
 mod release;
 mod remote;
 mod settings;
+mod spec;
 mod tree;
 mod validate;
 
@@ -111,6 +112,7 @@ enum Command {
     Validate(validate::Validate),
     Diff(diff::Diff),
     Export(export::ExportCommand),
+    Spec(spec::Spec),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -172,6 +174,8 @@ enum Failure {
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
     #[error(transparent)]
+    Handoff(#[from] crate::plan::handoff::Error),
+    #[error(transparent)]
     Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
@@ -213,6 +217,7 @@ impl Failure {
             Self::Export(error) => Some(error),
             Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Handoff(error) => Some(error),
             Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Role(error) => Some(error),
@@ -389,6 +394,7 @@ pub fn main() -> ExitCode {
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
             Command::Export(command) => command.run(&context),
+            Command::Spec(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),
