@@ -13,6 +13,7 @@ mod fetch;
 mod index;
 mod inspect;
 mod kernel;
+mod list;
 mod lock;
 mod login;
 mod os;
@@ -25,6 +26,7 @@ mod push;
 mod release;
 mod remote;
 mod settings;
+mod spec;
 mod tree;
 mod validate;
 
@@ -100,6 +102,7 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Make toolchains' root trees, for building offline later
     Tree(tree::Tree),
+    List(list::List),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
     Release(release::Release),
@@ -109,6 +112,7 @@ enum Command {
     Validate(validate::Validate),
     Diff(diff::Diff),
     Export(export::ExportCommand),
+    Spec(spec::Spec),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -163,10 +167,16 @@ enum Failure {
     Attest(#[from] crate::plan::attest::Error),
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
+    #[error("`{place}` is not fit for {wanted}")]
+    Unfit { place: String, wanted: String, lines: Vec<String> },
+    #[error(transparent)]
+    Role(#[from] crate::inspect::roles::UnknownRole),
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error(transparent)]
+    Handoff(#[from] crate::plan::handoff::Error),
     #[error(transparent)]
     Sign(#[from] crate::sign::Error),
     #[error("{message}")]
@@ -210,11 +220,14 @@ impl Failure {
             Self::Export(error) => Some(error),
             Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Handoff(error) => Some(error),
             Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
+            Self::Role(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
             | Self::Unsound { .. }
+            | Self::Unfit { .. }
             | Self::Differ { .. }
             | Self::Unreleased { .. }
             | Self::Io(_) => None,
@@ -227,7 +240,7 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
-            (None, Self::Damaged { .. } | Self::Unsound { .. }) => Class::Verification,
+            (None, Self::Damaged { .. } | Self::Unsound { .. } | Self::Unfit { .. }) => Class::Verification,
             (None, Self::Differ { .. }) => Class::NotReproducible,
             (None, Self::Unreleased { class, .. }) => *class,
             (None, _) => Class::Usage,
@@ -249,11 +262,17 @@ impl Diagnose for Failure {
                 "they are made or fetched again when they are needed; a disk that does this twice is failing"
                     .into(),
             ),
+            (None, Self::Unfit { .. }) => {
+                Some("ask for the symbols in a fragment of the kernel's recipe; `imgbuild validate -v` tells what each is for".into())
+            }
             (None, _) => None,
         }
     }
 
     fn detail(&self) -> Option<String> {
+        if let Self::Unfit { lines, .. } = self {
+            return Some(lines.join("\n"));
+        }
         self.inner().and_then(Diagnose::detail)
     }
 }
@@ -370,6 +389,7 @@ pub fn main() -> ExitCode {
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
+            Command::List(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
             Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
@@ -377,6 +397,7 @@ pub fn main() -> ExitCode {
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
             Command::Export(command) => command.run(&context),
+            Command::Spec(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),
