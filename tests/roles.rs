@@ -186,7 +186,8 @@ fn a_configuration_that_is_cut_off_or_of_another_kernel_is_found() {
     let other = format!("{path} is a configuration of Linux 5.15.2 for x86_64, beside 5.10.1 for x86_64\n");
     is_found(kernel(&whole.replace("x86 5.10.1", "x86 5.15.2")), &other);
     let odd = place(&[kernel(&whole.replace("x86 5.10.1", "x86 5.10.0"))]);
-    let note = "note: kernel-bin:5.10.1 amd64: boot/config-5.10.1: it is a configuration of Linux 5.10.0 for ";
+    let note =
+        "note: kernel-bin:5.10.1 amd64: boot/config-5.10.1: it is a configuration of Linux 5.10.0 for ";
     odd.imgbuild("validate out").run().succeeds().prints(note);
     let other = format!("{path} is a configuration of Linux 5.10.1 for arm64, beside 5.10.1 for x86_64\n");
     is_found(kernel(&whole.replace("x86 5.10.1", "arm64 5.10.1")), &other);

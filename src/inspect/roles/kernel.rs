@@ -103,8 +103,7 @@ impl Kernel {
             } else if let Some((kernel, embedded)) = &self.embedded
                 && Config::parse(embedded) != Config::parse(text)
             {
-                found
-                    .push((path.clone(), format!("it is not the configuration that {kernel} has embedded")));
+                found.push((path.clone(), format!("it is not the configuration that {kernel} has embedded")));
             }
         }
         found.extend(self.headings(|own, other| own.series() != other.series()));
@@ -128,7 +127,8 @@ impl Kernel {
             if versions.is_some_and(|(own, other)| is(own, other)) || is_foreign {
                 let (arch, here) = (arch.map_or("?", Arch::name), self.arch);
                 let own = self.release.as_deref().unwrap_or("a kernel");
-                let what = format!("it is a configuration of Linux {release} for {arch}, beside {own} for {here}");
+                let what =
+                    format!("it is a configuration of Linux {release} for {arch}, beside {own} for {here}");
                 found.push((path.clone(), what));
             }
         }
@@ -273,7 +273,10 @@ fn flaw(text: &str) -> Option<String> {
     let last = text.lines().last().filter(|_| !text.ends_with('\n'));
     let is_whole = |line: &str| match line.strip_prefix("# CONFIG_") {
         Some(rest) => rest.ends_with(" is not set"),
-        None => line.starts_with("# end of ") || line.split_once('=').is_some_and(|(_, it)| Value::read(it).is_some()),
+        None => {
+            line.starts_with("# end of ")
+                || line.split_once('=').is_some_and(|(_, it)| Value::read(it).is_some())
+        }
     };
     if let Some(last) = last.filter(|last| !is_whole(last)) {
         return Some(format!("is cut off: it ends in `{last}`"));
