@@ -173,6 +173,10 @@ enum Failure {
     NotRebuilt { reference: String },
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
+    #[error("`{place}` is not fit for {wanted}")]
+    Unfit { place: String, wanted: String, lines: Vec<String> },
+    #[error(transparent)]
+    Role(#[from] crate::inspect::roles::UnknownRole),
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
@@ -226,9 +230,11 @@ impl Failure {
             Self::Verify(error) => Some(error),
             Self::Registry(error) => Some(error),
             Self::Settings(error) => Some(error),
+            Self::Role(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
             | Self::Unsound { .. }
+            | Self::Unfit { .. }
             | Self::Differ { .. }
             | Self::Unverified { .. }
             | Self::NotRebuilt { .. }
@@ -243,9 +249,10 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
-            (None, Self::Damaged { .. } | Self::Unsound { .. } | Self::Unverified { .. }) => {
-                Class::Verification
-            }
+            (
+                None,
+                Self::Damaged { .. } | Self::Unsound { .. } | Self::Unfit { .. } | Self::Unverified { .. },
+            ) => Class::Verification,
             (None, Self::Differ { .. } | Self::NotRebuilt { .. }) => Class::NotReproducible,
             (None, Self::Unreleased { class, .. }) => *class,
             (None, _) => Class::Usage,
@@ -272,11 +279,17 @@ impl Diagnose for Failure {
                 "they are made or fetched again when they are needed; a disk that does this twice is failing"
                     .into(),
             ),
+            (None, Self::Unfit { .. }) => {
+                Some("ask for the symbols in a fragment of the kernel's recipe; `imgbuild validate -v` tells what each is for".into())
+            }
             (None, _) => None,
         }
     }
 
     fn detail(&self) -> Option<String> {
+        if let Self::Unfit { lines, .. } = self {
+            return Some(lines.join("\n"));
+        }
         self.inner().and_then(Diagnose::detail)
     }
 }

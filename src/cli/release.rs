@@ -2,6 +2,8 @@
 
 mod text;
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
@@ -12,6 +14,7 @@ use super::remote::RemoteCache;
 use super::{Context, Failure};
 use crate::fetch::mirror::Mirrors;
 use crate::lock::Lock;
+use crate::plan::release::against::Earlier;
 use crate::plan::release::{Cell, Desk, Joined, Matrix, Outcome, Published, Registry, State, join};
 use crate::recipe::Catalogue;
 use crate::step::{Class, Diagnose, Level, Watch};
@@ -137,6 +140,30 @@ pub(super) fn tell(
         warnings.iter().for_each(|warning| context.watch.reporter.note(Level::Warning, warning));
     }
     context.print(&text)
+}
+
+/// Prints the cells that are not as an earlier plan has them: `imgbuild plan --all --against FILE`.
+pub(super) fn tell_shifts(
+    cells: &Cells,
+    file: &Path,
+    toolchain: Option<&String>,
+    format: Format,
+    context: &Context,
+) -> Result<(), Failure> {
+    let refused = |reason: String| Failure::Usage {
+        message: format!("`{}` is no earlier plan: {reason}", file.display()),
+        hint: "`imgbuild plan --all --format json >FILE` writes one".into(),
+    };
+    let text = fs_err::read_to_string(file).map_err(|error| refused(error.to_string()))?;
+    let earlier = Earlier::parse(&text).map_err(|error| refused(error.to_string()))?;
+    let books = Books::open(context)?;
+    let mut matrix = matrix(&books.desk(toolchain, None, &context.watch))?;
+    matrix.keep(&cells.only)?;
+    let shifts = earlier.shifts(&matrix.cells);
+    match format {
+        Format::Json => context.print_json(&json!({ "shifts": shifts })),
+        format => context.print(&text::shifts(&shifts, matrix.cells.len(), format == Format::Markdown)),
+    }
 }
 
 /// Build, boot and publish what the recipes release, and move the tags

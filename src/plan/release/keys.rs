@@ -17,17 +17,22 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
     let mut cells = Vec::new();
     for (pin, made) in &plan.sources {
         for cell in made {
-            let mut keys = Vec::new();
+            let (mut keys, mut record) = (Vec::new(), Value::Null);
             for toolchain in toolchains(&cell.toolchain, cell.arch, desk) {
                 let identity = toolchain.identity(cell.arch, &desk.watch.cancel)?;
                 let nowhere = || unreachable!("only the key is asked for");
-                let compile = plan.compile(cell, &identity, &nowhere).key();
-                keys.push(Key::of(&json!({
+                let compile = plan.compile(cell, &identity, &nowhere).record();
+                let mut account = json!({
                     "cell": "kernel 1",
                     "assembly": ASSEMBLY,
-                    "kernel": compile.to_string(),
+                    "kernel": Key::of(&compile).to_string(),
                     "images": plan.labelled(pin),
-                })));
+                });
+                keys.push(Key::of(&account));
+                if record.is_null() {
+                    account["kernel"] = compile;
+                    record = account;
+                }
             }
             let version = pin.version.to_string();
             let image = |(_, name): (_, String)| repository(&name).to_owned();
@@ -40,6 +45,7 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
                 is_pinned: cell.toolchain.is_identified(),
                 keys,
                 images: plan.image_names(pin).into_iter().map(image).collect(),
+                record,
             });
         }
     }
@@ -59,7 +65,7 @@ pub(super) fn systems(plan: &os::Plan) -> Result<Vec<Cell>, Error> {
     for set in plan.nodes.iter().flatten() {
         for arch in &plan.arches {
             let base = plan.base(*arch);
-            let key = Key::of(&json!({
+            let record = json!({
                 "cell": "os 1",
                 "assembly": ASSEMBLY,
                 // What lays the programs out and checks the whole has no number of its own.
@@ -69,7 +75,7 @@ pub(super) fn systems(plan: &os::Plan) -> Result<Vec<Cell>, Error> {
                 "texts": kubernetes::texts(set, *arch),
                 "configuration": configuration(&plan.recipe),
                 "labels": plan.labels(Some(set)),
-            }));
+            });
             cells.push(Cell {
                 name: name(Kind::Os, &plan.recipe.name, &set.version, *arch),
                 kind: Kind::Os,
@@ -77,8 +83,9 @@ pub(super) fn systems(plan: &os::Plan) -> Result<Vec<Cell>, Error> {
                 version: set.version.clone(),
                 arch: *arch,
                 is_pinned: base.pin.is_some(),
-                keys: vec![key],
+                keys: vec![Key::of(&record)],
                 images: vec![plan.recipe.image.clone()],
+                record,
             });
         }
     }
