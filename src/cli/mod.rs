@@ -26,6 +26,7 @@ mod release;
 mod remote;
 mod settings;
 mod sign;
+mod spec;
 mod tree;
 mod validate;
 mod verify;
@@ -111,6 +112,7 @@ enum Command {
     Validate(validate::Validate),
     Diff(diff::Diff),
     Export(export::ExportCommand),
+    Spec(spec::Spec),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -181,6 +183,8 @@ enum Failure {
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error(transparent)]
+    Handoff(#[from] crate::plan::handoff::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -229,6 +233,7 @@ impl Failure {
             Self::Sign(error) => Some(error),
             Self::Verify(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Handoff(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Role(error) => Some(error),
             Self::Usage { .. }
@@ -413,6 +418,7 @@ pub fn main() -> ExitCode {
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
             Command::Export(command) => command.run(&context),
+            Command::Spec(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),

@@ -5,6 +5,7 @@ pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod handoff;
 pub mod images;
 pub mod kernel;
 pub mod lock;
