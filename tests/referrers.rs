@@ -186,6 +186,25 @@ fn what_is_no_list_is_not_overwritten() {
 }
 
 #[test]
+fn a_copy_takes_along_what_is_attached_where_asked() {
+    let (from, to) = (Registry::with_referrers(Door::Open), Registry::new(Door::Open));
+    let (place, digest) = place();
+    push(&place, &from);
+    place.imgbuild(&format!("sign {}/org/{NAME} --key a.key --recursive", from.host())).run().succeeds();
+    let copy = format!("copy {}/org/{NAME} {}/org/{NAME}", from.host(), to.host());
+    place.imgbuild(&copy).run().succeeds();
+    assert_eq!(signature(&place, &to.host(), "a"), "failed: none is there");
+    sign(&place, &to.host(), "b").succeeds();
+    for _ in 0..2 {
+        place.imgbuild(&format!("{copy} --referrers")).run().succeeds().says("6 attached");
+        for key in ["a", "b"] {
+            assert_eq!(signature(&place, &to.host(), key), format!("passed: valid, by {key}.pub"));
+        }
+        assert_eq!(listed(&to, &digest).len(), 2);
+    }
+}
+
+#[test]
 fn what_lies_or_is_missing_is_passed_over_and_told() {
     for registry in [Registry::new(Door::Open), Registry::with_referrers(Door::Open)] {
         let (place, digest) = place();

@@ -126,7 +126,11 @@ impl VerifyCommand {
         let place = context.place_for(&exact.to_string(), &self.transport, self.arch)?;
         let images = sound_images(&place.layout, &Selection { image: place.image.clone(), arch: None })?;
         let original = Side { source: &place.layout, image: place.image.clone() };
-        for image in images.iter().filter(|image| image.is_image()) {
+        let images: Vec<_> = images.into_iter().filter(Image::is_image).collect();
+        if images.is_empty() {
+            checks.push(Check::new("image", State::Failed, "it holds none"));
+        }
+        for image in &images {
             let one = One { client: &client, reference: &exact, keys: &keys, image, original: &original };
             let own;
             let beside = if image.descriptor.digest().as_ref() == root.digest {
