@@ -13,6 +13,7 @@ mod fetch;
 mod index;
 mod inspect;
 mod kernel;
+mod list;
 mod lock;
 mod login;
 mod os;
@@ -103,6 +104,7 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Make toolchains' root trees, for building offline later
     Tree(tree::Tree),
+    List(list::List),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
     Release(release::Release),
@@ -153,6 +155,8 @@ enum Failure {
     Boot(#[from] crate::plan::boot::Error),
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
+    #[error(transparent)]
+    Add(#[from] crate::plan::add::Error),
     #[error(transparent)]
     Release(#[from] crate::plan::release::Error),
     #[error("{name}: {error}")]
@@ -225,6 +229,7 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Add(error) => Some(error),
             Self::Release(error) => Some(error),
             Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),
@@ -411,6 +416,7 @@ pub fn main() -> ExitCode {
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
+            Command::List(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
             Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
