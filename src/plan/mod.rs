@@ -17,8 +17,10 @@ mod pack;
 pub mod rebuild;
 pub mod release;
 pub mod remote;
+pub mod sign;
 mod source;
 pub mod toolchain;
+pub mod verify;
 
 use std::collections::BTreeSet;
 
