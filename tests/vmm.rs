@@ -7,6 +7,7 @@ use std::io::Read;
 
 use serde_json::Value;
 use support::monitors::{DEV, Host, NO_DISK, SMALL, SYSTEM};
+use support::registry::{Door, Registry};
 use support::{Outcome, Place, host, real};
 
 #[test]
@@ -69,6 +70,25 @@ fn cloud_hypervisor_boots_a_root_volume_with_its_metadata_on_a_disk() {
     volume.root_dir().open_file("vendor-data").unwrap().read_to_string(&mut vendor).unwrap();
     assert!(vendor.contains("- [vdc, /lib/modules/5.10.1]"), "{vendor}");
     assert_eq!(host.note("interfaces"), "lo\n");
+    host.is_clean();
+}
+
+#[test]
+fn every_part_may_be_a_reference_at_a_registry() {
+    let host = Host::new(SYSTEM);
+    let registry = Registry::new(Door::Open);
+    let prefix = format!("{}/org", registry.host());
+    for layout in ["out", "node"] {
+        host.place.imgbuild(&format!("push {layout} --registry {prefix}")).run().succeeds();
+    }
+    let words = format!(
+        "boot --kernel {prefix}/kernel-bin:5.10.1 --modules {prefix}/kernel-modules:5.10.1 --root {prefix}/node:1"
+    );
+    host.imgbuild(&format!("{words} --vmm firecracker --expect login:"))
+        .run()
+        .succeeds()
+        .prints("Linux 5.10.1 booted a root volume under Firecracker 1.7.0 ");
+    assert_eq!(host.json("firecracker.json")["drives"][1]["path_on_host"], "modules.ext4");
     host.is_clean();
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Host<'h> {
 }
 
 impl Vmm {
-    /// All of them, in the order in which one is taken where several would do.
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Firecracker, Self::CloudHypervisor, Self::Qemu];
 
     /// As its makers write it.
@@ -121,7 +121,7 @@ pub fn kvm_obstacle(arch: Arch) -> Option<String> {
     fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").err().map(|error| error.to_string())
 }
 
-/// How a guest is run here. `flavour` is what its kernel was made for; of several monitors that one is taken.
+/// How a guest is run here. `flavour` is what its kernel was made for: that monitor is taken before others.
 pub(super) fn choose(
     asked: Option<Vmm>,
     accelerator: Accelerator,
@@ -181,8 +181,10 @@ fn choose_on(
             Err(Error::Kvm { vmm: Vmm::Qemu, why: why.clone(), console: String::new() })
         }
         (Accelerator::Auto | Accelerator::Kvm, None) => {
+            // Cloud Hypervisor has nothing but PCI, which kernels for others may lack.
             let made_for = Vmm::ALL.into_iter().filter(|vmm| flavour == Some(vmm.word()));
-            let mut candidates = made_for.chain(Vmm::ALL).filter(|vmm| asked.is_none() && has(*vmm));
+            let mut candidates =
+                made_for.chain([Vmm::Firecracker]).filter(|vmm| asked.is_none() && has(*vmm));
             let first = candidates.next().unwrap_or(Vmm::Qemu);
             require(first)?;
             let mut ways = vec![by(first, Accelerator::Kvm)];
@@ -250,7 +252,8 @@ mod tests {
             (&all[..], None, None, Auto, None, "firecracker Kvm, qemu Tcg", kvm),
             (&all, None, None, Auto, Some("firecracker"), "firecracker Kvm, qemu Tcg", kvm),
             (&all, None, None, Auto, Some("cloud-hypervisor"), "cloud-hypervisor Kvm, qemu Tcg", kvm),
-            (&all[1..], None, None, Auto, Some("firecracker"), "cloud-hypervisor Kvm, qemu Tcg", kvm),
+            (&all[1..], None, None, Auto, Some("firecracker"), "qemu Kvm, qemu Tcg", kvm),
+            (&all[..1], None, None, Auto, Some("cloud-hypervisor"), "firecracker Kvm", kvm),
             (&all[2..], None, None, Auto, Some("tiny"), "qemu Kvm, qemu Tcg", kvm),
             (&all[..1], None, None, Auto, None, "firecracker Kvm", kvm),
             (&all, None, None, Kvm, None, "firecracker Kvm", told),
