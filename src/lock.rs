@@ -89,7 +89,7 @@ pub struct SourceList {
 }
 
 /// The parsed lock.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lock {
     name: String,
     places: BTreeMap<String, Base>,

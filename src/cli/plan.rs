@@ -57,7 +57,7 @@ pub(super) fn print_lines(lines: &[Line], format: Format, context: &Context) -> 
 fn text(line: &Line) -> String {
     let state = match (line.cached, line.step) {
         (true, _) => "cached",
-        (false, "assemble") => "each time",
+        (false, "assemble" | "name") => "each time",
         (false, _) => "to do",
     };
     let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));

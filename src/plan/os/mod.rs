@@ -12,8 +12,10 @@ use serde_json::json;
 
 use super::Error;
 use super::images::{self, Built, Joined, Member};
-use super::pack::PackedLayer;
+use super::kernel;
+use super::pack::{PackedLayer, module_tree};
 use super::toolchain::Inputs;
+use super::workshop::Compiled;
 use crate::arch::Arch;
 use crate::digests::{Digests, Entry as Recorded};
 use crate::fetch::mirror::Mirrors;
@@ -23,6 +25,7 @@ use crate::lock::{Base as PlaceBase, Lock};
 use crate::oci::image::{Labels, image};
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
+use crate::recipe::kernel::{ModulesOf, Output};
 use crate::recipe::{Catalogue, OsRecipe};
 use crate::rootfs::base::{Base, Made, MakeBase, pin_name};
 use crate::rootfs::clean::Contents;
@@ -31,7 +34,7 @@ use crate::rootfs::{configuration, kubernetes};
 use crate::step::{Key, Step, Watch};
 use crate::store::Store;
 use check::NodeCheck;
-use layers::{BaseLayer, ConfigurationLayer, KubernetesLayer, paths};
+use layers::{BaseLayer, ConfigurationLayer, KubernetesLayer, MODULES, ModulesLayer, paths};
 
 /// Which recipe makes the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +85,8 @@ pub struct Plan {
     pub mirrors: Mirrors,
     /// How layers are packed.
     pub packing: Packing,
+    /// The kernel whose modules are in it, if any are.
+    pub kernel: Option<kernel::Plan>,
 }
 
 impl Plan {
@@ -120,7 +125,38 @@ impl Plan {
         if nodes.is_empty() {
             nodes.push(None);
         }
-        Ok(Self { recipe, nodes, arches, lock, mirrors, packing })
+        let mut plan = Self { recipe, nodes, arches, lock, mirrors, packing, kernel: None };
+        if let Some(of) = plan.recipe.modules_of.clone() {
+            plan.take_modules(&of, None, catalogue, &Watch::silent())?;
+        }
+        Ok(plan)
+    }
+
+    /// Has a kernel's modules in it, compiled with this toolchain or the default of its series.
+    pub fn take_modules(
+        &mut self,
+        of: &ModulesOf,
+        toolchain: Option<&str>,
+        catalogue: &Catalogue,
+        watch: &Watch,
+    ) -> Result<(), Error> {
+        let Self { recipe, arches, lock, mirrors, packing, .. } = self;
+        if recipe.modules_of.is_none() && recipe.combined == recipe.image {
+            let outputs = ["plain image".to_owned(), "image with modules".to_owned()];
+            return Err(Error::SameName { recipe: recipe.name.clone(), name: recipe.image.clone(), outputs });
+        }
+        let request = kernel::Request {
+            versions: vec![of.version.clone()],
+            arches: arches.iter().map(|arch| arch.name().to_owned()).collect(),
+            flavour: of.flavour.clone().map_or(kernel::Flavour::Default, kernel::Flavour::Named),
+            toolchain: toolchain.map(str::to_owned),
+            outputs: vec![Output::Modules],
+        };
+        let (lock, mirrors) = (lock.clone(), mirrors.clone());
+        let mut plan = kernel::Plan::new(&request, catalogue, lock, mirrors, packing.threads, watch)?;
+        plan.compression = packing.compression;
+        self.kernel = Some(plan);
+        Ok(())
     }
 
     /// The base system for an architecture.
@@ -134,7 +170,7 @@ impl Plan {
             name: self.recipe.name.clone(),
             packages: self.recipe.packages(arch).into_iter().map(str::to_owned).collect(),
             arch,
-            pin: self.lock.tree(&pin_name(&self.recipe.name), arch).cloned(),
+            pin: self.lock.tree(&pin_name(&self.recipe.base), arch).cloned(),
             named: self.mirrors.named(&archive.place).map(str::to_owned),
             archive,
             url,
@@ -147,7 +183,7 @@ impl Plan {
         let place = self.inputs(store).base(&base.archive, watch)?;
         let work = store.work()?;
         let (_, packages) = base.make(&work.path().join("root.tar"), &place, watch)?;
-        Ok(TreePin { name: pin_name(&self.recipe.name), arch, packages })
+        Ok(TreePin { name: pin_name(&self.recipe.base), arch, packages })
     }
 
     fn inputs<'a>(&'a self, store: &'a Store) -> Inputs<'a> {
@@ -156,7 +192,9 @@ impl Plan {
 
     /// The name of an image: the Kubernetes version is its tag, or the distribution's.
     fn image_name(&self, node: Option<&NodeSet>) -> String {
-        format!("{}:{}", self.recipe.image, node.map_or(&self.recipe.version, |set| &set.version))
+        let recipe = &self.recipe;
+        let image = if self.kernel.is_some() { &recipe.combined } else { &recipe.image };
+        format!("{image}:{}", node.map_or(&recipe.version, |set| &set.version))
     }
 
     /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
@@ -171,6 +209,7 @@ impl Plan {
     ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before minutes of work.
         Layout::check_output(output)?;
+        let kernels = self.kernel.as_ref().map(|kernel| kernel.compiled(store, watch)).transpose()?;
         let mut joined: BTreeMap<usize, Joined> = BTreeMap::new();
         for arch in &self.arches {
             let base = self.base(*arch);
@@ -187,13 +226,16 @@ impl Plan {
                     &made.contents,
                     &bottom,
                     node.as_ref(),
+                    kernels.as_ref().and_then(|kernels| kernels.get(arch)),
                     store,
                     watch,
                 )?;
+                let name = self.image_name(node.as_ref());
                 let image = joined.entry(number).or_insert_with(|| Joined {
-                    name: self.image_name(node.as_ref()),
                     labels: self.labels(node.as_ref()),
                     members: Vec::new(),
+                    alias: kernels.is_some().then(|| images::arm_name(&name)),
+                    name,
                 });
                 image.members.push(member);
             }
@@ -216,6 +258,7 @@ impl Plan {
         contents: &Contents,
         bottom: &PackedLayer,
         node: Option<&NodeSet>,
+        kernel: Option<&Compiled>,
         store: &Store,
         watch: &Watch,
     ) -> Result<Member, Error> {
@@ -238,6 +281,13 @@ impl Plan {
             record["configuration"] = step.record();
             layers.push(PackedLayer::of(&store.get_or_make(&step, watch)?)?);
         }
+        if let Some(kernel) = kernel {
+            let (entries, _) = module_tree(&kernel.artifact.path, &kernel.facts)?;
+            let entries = overlay.add(MODULES, entries.into_iter().map(Into::into).collect())?;
+            let step = ModulesLayer { kernel, arch, entries, packing: self.packing };
+            record["modules"] = step.record();
+            layers.push(PackedLayer::of(&store.get_or_make(&step, watch)?)?);
+        }
         let mut labels = self.labels(node);
         labels.insert("io.imgbuild.architecture".into(), arch.name().into());
         if let Some(set) = node {
@@ -256,15 +306,20 @@ impl Plan {
     fn labels(&self, node: Option<&NodeSet>) -> Labels {
         let recipe = &self.recipe;
         let mut labels = Labels::new();
-        let mut label = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
+        let mut label = |name: &str, value: &str| drop(labels.insert(name.to_owned(), value.to_owned()));
         label(ANNOTATION_TITLE, &recipe.image);
         label(ANNOTATION_DESCRIPTION, &recipe.description);
         label(ANNOTATION_VERSION, node.map_or(&recipe.version, |set| &set.version));
         label("io.imgbuild.role", "os");
         label("io.imgbuild.os.recipe", &recipe.name);
         label("io.imgbuild.os.version", &recipe.version);
-        node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.version", &set.version)));
-        node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.pause", &set.pause)));
+        if let Some(kernel) = &self.kernel {
+            label("io.imgbuild.flavour", &kernel.recipe.name);
+            let releases = kernel.sources.iter().map(|(pin, _)| pin.version.release());
+            releases.for_each(|release| label("io.imgbuild.kernel.release", &release));
+        }
+        node.into_iter().for_each(|set| label("io.imgbuild.kubernetes.version", &set.version));
+        node.into_iter().for_each(|set| label("io.imgbuild.kubernetes.pause", &set.pause));
         labels
     }
 
