@@ -21,6 +21,7 @@ mod plan;
 mod progress;
 mod pull;
 mod push;
+mod remote;
 mod settings;
 mod tree;
 mod validate;

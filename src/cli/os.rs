@@ -71,7 +71,7 @@ impl Os {
         if let Some(of) = self.modules_of.clone().or_else(|| plan.recipe.modules_of.clone()) {
             plan.take_modules(&of, self.toolchain.as_deref(), &catalogue, &context.watch)?;
         }
-        let store = context.store()?;
+        let store = self.output.store(context)?;
         if self.dry_run {
             return super::plan::print_lines(
                 &plan.outline(self.explain, &store)?,

@@ -5,10 +5,12 @@ use serde_json::json;
 
 use super::kernel::Selection;
 use super::output::Packing;
+use super::push::Transport;
+use super::remote::RemoteCache;
 use super::{Context, Failure, Format};
 use crate::plan::kernel::Plan;
 use crate::plan::outline::Line;
-use crate::store::Why;
+use crate::store::{Store, Why};
 
 /// Tell the steps of a build, what is cached, and why the rest is not
 #[derive(Debug, Args)]
@@ -25,6 +27,10 @@ pub(super) struct PlanCommand {
     selection: Selection,
     #[command(flatten)]
     packing: Packing,
+    #[command(flatten)]
+    remote: RemoteCache,
+    #[command(flatten)]
+    transport: Transport,
     /// Also print each step's record, and why it is not in the store
     #[arg(long)]
     explain: bool,
@@ -37,13 +43,20 @@ impl PlanCommand {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
         let mut plan = self.selection.plan(context)?;
         plan.compression = self.packing.compression;
-        print(&plan, self.explain, self.format, context)
+        let store = self.remote.store(&self.transport, context)?;
+        print(&plan, self.explain, self.format, &store, context)
     }
 }
 
 /// Prints the outline of a plan.
-pub(super) fn print(plan: &Plan, explain: bool, format: Format, context: &Context) -> Result<(), Failure> {
-    print_lines(&plan.outline(explain, &context.store()?, &context.watch)?, format, context)
+pub(super) fn print(
+    plan: &Plan,
+    explain: bool,
+    format: Format,
+    store: &Store,
+    context: &Context,
+) -> Result<(), Failure> {
+    print_lines(&plan.outline(explain, store, &context.watch)?, format, context)
 }
 
 /// Prints the steps of a plan.
@@ -57,12 +70,16 @@ pub(super) fn print_lines(lines: &[Line], format: Format, context: &Context) -> 
 fn text(line: &Line) -> String {
     let state = match (line.cached, line.step) {
         (true, _) => "cached",
+        (false, _) if line.elsewhere.is_some() => "elsewhere",
         (false, "assemble" | "name") => "each time",
         (false, _) => "to do",
     };
     let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));
     let mut text =
         format!("{:>9}  {:<44} {state:<9}{key}\n{:>9}  from {}\n", line.step, line.what, "", line.input);
+    if let Some(place) = &line.elsewhere {
+        text += &format!("{:>9}  in the cache {place}\n", "");
+    }
     let mut more = |line: &str| text += &format!("{:>9}  {line}\n", "");
     match (&line.missed, &line.record) {
         (Some(Why::Changed(differences)), _) => {

@@ -46,7 +46,7 @@ pub(super) struct Destination {
     #[arg(long, conflicts_with = "append")]
     by_digest: bool,
     #[command(flatten)]
-    transport: Transport,
+    pub(super) transport: Transport,
 }
 
 impl Destination {

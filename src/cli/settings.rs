@@ -12,6 +12,10 @@ pub(super) struct Settings {
     pub(super) store: Option<PathBuf>,
     /// Where images are pushed to.
     pub(super) registry: Option<String>,
+    /// Repositories that are looked into for what others have made.
+    pub(super) caches: Vec<String>,
+    /// Whether what is made here is put into the first of them.
+    pub(super) cache_write: bool,
     /// Mirrors by place.
     pub(super) mirrors: Vec<(String, String)>,
 }
@@ -35,6 +39,8 @@ impl Settings {
         Ok(Document::new(name, text).read(|fields| Self {
             store: fields.text("store").map(|text| text.value.into()),
             registry: fields.text("registry").map(|text| text.value),
+            caches: fields.texts("cache").into_iter().map(|text| text.value).collect(),
+            cache_write: fields.boolean("cache-write"),
             mirrors: fields
                 .named_texts("mirror")
                 .into_iter()
@@ -51,11 +57,13 @@ mod tests {
     #[test]
     fn settings_are_read_and_mistakes_told() {
         let settings =
-            Settings::parse("c", "store = '/s'\nregistry = 'h.example/org'\n[mirror]\n'kernel.org' = '/m'\n")
+            Settings::parse("c", "store = '/s'\nregistry = 'h.example/org'\ncache = ['h.example/cache']\ncache-write = true\n[mirror]\n'kernel.org' = '/m'\n")
                 .unwrap();
         let expected = Settings {
             store: Some("/s".into()),
             registry: Some("h.example/org".into()),
+            caches: vec!["h.example/cache".into()],
+            cache_write: true,
             mirrors: vec![("kernel.org".into(), "/m".into())],
         };
         assert_eq!(settings, expected);

@@ -40,6 +40,10 @@ impl<E: From<Error>> Step for Symbols<'_, E> {
         self.compile.name()
     }
 
+    fn is_shared(&self) -> bool {
+        self.compile.is_shared()
+    }
+
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), E> {
         let symbols = if let Some(built) = &self.built {
             fs::read_to_string(built.join(SYMBOLS)).map_err(Error::from)?

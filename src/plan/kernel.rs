@@ -171,6 +171,7 @@ impl Plan {
             base: self.recipe.base.clone(),
             requested: Arc::clone(&cell.requested),
             toolchain: toolchain.clone(),
+            pinned: cell.toolchain.is_pinned(),
             site,
         }
     }

@@ -11,6 +11,7 @@ pub mod os;
 pub mod outline;
 mod outputs;
 mod pack;
+pub mod remote;
 mod source;
 pub mod toolchain;
 mod workshop;

@@ -64,8 +64,9 @@ impl<'p> Workshop<'p> {
         let artifact = self.store.get_or_make(&step, self.watch)?;
         let facts = read_facts(&artifact.path)?;
         // While the build directory is there: later nobody could tell without compiling again.
-        if facts.modules && !artifact.cached {
-            self.store.get_or_make(&self.symbols(cell, &site), self.watch)?;
+        let symbols = self.symbols(cell, &site);
+        if facts.modules && symbols.built.is_some() {
+            self.store.get_or_make(&symbols, self.watch)?;
         }
         Ok(Compiled { artifact, facts })
     }

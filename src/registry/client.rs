@@ -61,6 +61,19 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// For what can be done without: a registry that is slower than this is not worth waiting for.
+    fn brief() -> Self {
+        Self {
+            stall: Duration::from_secs(20),
+            least: 2 << 20,
+            tries: 2,
+            budget: Duration::from_secs(5),
+            ..Self::default()
+        }
+    }
+}
+
 /// A registry. Connections are shared by all threads that use it.
 pub struct Client {
     pub(super) host: Host,
@@ -106,6 +119,11 @@ impl Client {
     /// A client for the registry at `host`, which is not asked anything yet.
     pub fn new(host: &Host, options: &Options, watch: &Watch) -> Result<Self, Error> {
         Self::with_patience(host, options, watch, Patience::default())
+    }
+
+    /// The same with little patience: for what can be done without.
+    pub fn brief(host: &Host, options: &Options, watch: &Watch) -> Result<Self, Error> {
+        Self::with_patience(host, options, watch, Patience::brief())
     }
 
     pub(super) fn with_patience(

@@ -10,6 +10,7 @@ mod client;
 pub mod credentials;
 mod hosts;
 mod http;
+mod parcel;
 mod pull;
 mod push;
 pub mod reference;
@@ -26,6 +27,7 @@ use crate::step::{Class, Diagnose, human, io_hint};
 
 pub use append::join;
 pub use client::{Client, Options};
+pub use parcel::{Blob, Parcel};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
 

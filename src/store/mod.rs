@@ -8,6 +8,7 @@
 
 mod last;
 mod listing;
+mod remote;
 mod seal;
 mod upkeep;
 
@@ -20,8 +21,10 @@ use tempfile::TempDir;
 
 use crate::step::{Class, Diagnose, Key, Level, Step, Watch, io_hint};
 use crate::turn::{Turn, Use};
+use remote::Asked;
 
 pub use last::Why;
+pub use remote::{Remote, Trouble, Wanted};
 pub use upkeep::{Collected, Item, Leftover, Limits, Verified};
 
 /// The layout of the store; a store of another format is refused.
@@ -95,7 +98,7 @@ pub struct Artifact {
     pub path: PathBuf,
     /// The key of the list of its files: what later steps put into their records.
     pub content: Key,
-    /// Whether it was there already.
+    /// Whether it was there already, here or elsewhere.
     pub cached: bool,
 }
 
@@ -105,6 +108,8 @@ pub struct Store {
     root: PathBuf,
     /// The entries this process was given: they stay for as long as it has the store open.
     used: Arc<Mutex<Vec<Use>>>,
+    /// Where else artifacts may be.
+    remotes: Vec<Arc<dyn Remote>>,
 }
 
 /// A scratch directory of this process, removed when dropped.
@@ -136,7 +141,7 @@ impl Store {
             Self::check_format(root)?;
             fs::create_dir_all(root.join(dir))?;
         }
-        let store = Self { root: fs::canonicalize(root)?, used: Arc::default() };
+        let store = Self { root: fs::canonicalize(root)?, used: Arc::default(), remotes: Vec::new() };
         store.sweep()?;
         Ok(store)
     }
@@ -257,15 +262,30 @@ impl Store {
         self.root.join("artifacts").join(kind).join(key.to_string())
     }
 
-    /// The artifact of a step: from the store, or made now. Processes that want the same one wait for each other.
+    /// The artifact of a step: from the store, from where else it may be, or made now. Processes that want the same one
+    /// wait for each other.
     pub fn get_or_make<S: Step>(&self, step: &S, watch: &Watch) -> Result<Artifact, MakeError<S::Error>> {
         let (kind, name, record) = (step.kind(), step.name(), step.record());
         let key = Key::of(&record);
+        let wanted = Wanted { kind, key, name: &name, record: &record };
+        let (artifact, asked) = self.found_or_made(step, &wanted, watch)?;
+        self.remember(kind, &name, &record).map_err(Error::Io)?;
+        if step.is_shared() {
+            self.offer(&wanted, &artifact, &asked, watch);
+        }
+        Ok(artifact)
+    }
+
+    fn found_or_made<S: Step>(
+        &self,
+        step: &S,
+        wanted: &Wanted<'_>,
+        watch: &Watch,
+    ) -> Result<(Artifact, Asked), MakeError<S::Error>> {
+        let Wanted { kind, key, name, record } = *wanted;
         let entry = self.entry(kind, key);
-        let remember = || self.remember(kind, &name, &record);
         if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
-            remember().map_err(Error::Io)?;
-            return Ok(artifact);
+            return Ok((artifact, Asked::default()));
         }
         let lock = self.root.join("locks").join(format!("{key}.lock"));
         let waiting = || {
@@ -276,22 +296,28 @@ impl Store {
         let _turn = turn.ok_or(Error::Cancelled)?;
         // Whoever held the lock may have made it meanwhile.
         if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
-            remember().map_err(Error::Io)?;
-            return Ok(artifact);
+            return Ok((artifact, Asked::default()));
         }
-        if let Some(why) = self.why(kind, &name, &record) {
-            watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
-        }
-        let work = self.work()?;
-        let files = work.path().join("files");
-        fs::create_dir(&files).map_err(Error::Io)?;
-        step.run(&files, watch).map_err(MakeError::Step)?;
-        let content = seal::seal(work.path(), &name, &record, step.check()).map_err(Error::Io)?;
+        let mut asked =
+            if step.is_shared() { self.ask(wanted, step.check(), watch)? } else { Asked::default() };
+        let cached = asked.brought.is_some();
+        let (work, content) = if let Some(brought) = asked.brought.take() {
+            brought
+        } else {
+            if let Some(why) = self.why(kind, name, record) {
+                watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
+            }
+            let work = self.work()?;
+            let files = work.path().join("files");
+            fs::create_dir(&files).map_err(Error::Io)?;
+            step.run(&files, watch).map_err(MakeError::Step)?;
+            let content = seal::seal(work.path(), name, record, step.check()).map_err(Error::Io)?;
+            (work, content)
+        };
         fs::create_dir_all(entry.parent().expect("an entry lies below its kind")).map_err(Error::Io)?;
         fs::rename(work.path(), &entry).map_err(Error::Io)?;
         self.keep(Use::of(&entry).map_err(Error::Io)?);
-        remember().map_err(Error::Io)?;
-        Ok(Artifact { path: entry.join("files"), content, cached: false })
+        Ok((Artifact { path: entry.join("files"), content, cached }, asked))
     }
 
     fn keep(&self, entry: Use) {

@@ -10,6 +10,7 @@ pub(crate) mod images;
 pub(crate) mod layout;
 pub(crate) mod mirror;
 pub(crate) mod node;
+pub(crate) mod pinned;
 pub(crate) mod real;
 pub(crate) mod registry;
 pub(crate) mod source;

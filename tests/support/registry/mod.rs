@@ -144,6 +144,11 @@ impl Registry {
         guard(&self.shared.state).faults.push((method.to_owned(), part.to_owned(), times, fault));
     }
 
+    /// All goes well from now on.
+    pub(crate) fn no_faults(&self) {
+        guard(&self.shared.state).faults.clear();
+    }
+
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         guard(&self.shared.state).requests.clone()
@@ -161,6 +166,26 @@ impl Registry {
     pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<Vec<u8>> {
         let key = (repository.to_owned(), reference.to_owned());
         guard(&self.shared.state).manifests.get(&key).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// A blob's bytes.
+    pub(crate) fn blob(&self, repository: &str, digest: &str) -> Vec<u8> {
+        let key = (repository.to_owned(), digest.to_owned());
+        guard(&self.shared.state).blobs[&key].clone()
+    }
+
+    /// Has a blob, pushed by nobody; returns its descriptor.
+    pub(crate) fn put_blob(&self, repository: &str, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = format!("sha256:{}", sha256(bytes));
+        guard(&self.shared.state).blobs.insert((repository.to_owned(), digest.clone()), bytes.to_vec());
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    }
+
+    /// Has a manifest under a tag, put there by nobody.
+    pub(crate) fn put_manifest(&self, repository: &str, tag: &str, manifest: &Value) {
+        let kind = "application/vnd.oci.image.manifest.v1+json".to_owned();
+        let bytes = manifest.to_string().into_bytes();
+        guard(&self.shared.state).manifests.insert((repository.to_owned(), tag.to_owned()), (kind, bytes));
     }
 
     /// The tags and digests of a repository.
