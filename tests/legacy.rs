@@ -28,7 +28,8 @@ fn a_combined_image_is_the_layers_of_the_other_two_and_nothing_is_compiled_for_i
     let gate = Gate::open_in(&place);
     Source::new().gate(&gate).install(&mut place);
     place.imgbuild(&format!("kernel 5.10.1 {BOTH}")).run().succeeds();
-    let (plain, begun, made) = (Layout::at(place.path("out")).images(), gate.begun(), place.artifacts("layer"));
+    let (plain, begun, made) =
+        (Layout::at(place.path("out")).images(), gate.begun(), place.artifacts("layer"));
     let outcome = place
         .imgbuild(&format!("kernel 5.10.1 {BOTH} --outputs kernel,combined,modules --output both"))
         .run()
@@ -37,12 +38,15 @@ fn a_combined_image_is_the_layers_of_the_other_two_and_nothing_is_compiled_for_i
     let images = layout.images();
     assert_eq!(images.keys().collect::<Vec<_>>(), [ARM, COMBINED, KERNEL, MODULES]);
     assert_eq!((&images[KERNEL], &images[MODULES]), (&plain[KERNEL], &plain[MODULES]));
-    assert_eq!((gate.begun(), place.artifacts("layer")), (begun, made), "nothing is compiled or packed again");
+    assert_eq!(
+        (gate.begun(), place.artifacts("layer")),
+        (begun, made),
+        "nothing is compiled or packed again"
+    );
     let _ = outcome.does_not_say("compile").prints(format!("{COMBINED}\n  index   sha256:"));
 
     for architecture in ["amd64", "arm64"] {
-        let (kernel, modules) =
-            (layout.image(KERNEL, architecture), layout.image(MODULES, architecture));
+        let (kernel, modules) = (layout.image(KERNEL, architecture), layout.image(MODULES, architecture));
         let combined = layout.layered(COMBINED, architecture);
         assert_eq!(combined.layers(), [kernel.layers(), modules.layers()].concat());
         for (label, value) in [
@@ -88,22 +92,22 @@ fn the_name_for_arm64_is_the_member_itself_and_there_only_with_it() {
 
 #[test]
 fn a_registry_with_the_other_images_gets_no_layer_twice() {
-    let (place, registry) = (toys(), Registry::new(Door::Open));
+    let (place, registry) = (toys(), Registry::new(Door::Tokens));
+    registry.log_in(&place);
     place.imgbuild(&format!("kernel 5.10.1 {BOTH} --outputs kernel,modules,combined")).run().succeeds();
-    let push = |names: &str| {
-        place.imgbuild(&format!("push out {names} --registry {}/org", registry.host())).run().succeeds()
-    };
-    push(&format!("{KERNEL} {MODULES}"));
-    let before = registry.count("PATCH", "org/") + registry.count("PUT", "/blobs/uploads/");
-    push(&format!("{COMBINED} {ARM}"));
-    let after = registry.count("PATCH", "org/") + registry.count("PUT", "/blobs/uploads/");
-    // A configuration for each platform; the layers are mounted, and the other name brings what is there by then.
-    let configurations = ["flintlock-kernel", "flintlock-kernel-arm"]
-        .map(|name| registry.blobs(&format!("org/{name}")).len());
-    assert_eq!(configurations, [6, 3]);
-    assert_eq!(after - before, 2, "two configurations are sent and no layer");
+    let push = format!("push out --format json --registry {}/org", registry.host());
+    let json = place.imgbuild(&push).run().succeeds().json();
+    let images = json["images"].as_array().unwrap_or_else(|| panic!("{json}"));
+    let sum = |what: &str| images.iter().filter_map(|image| image[what].as_u64()).sum::<u64>();
+    // Four layers, and a configuration for each of two platforms of three images; all else is there by then.
+    assert_eq!((sum("sent"), sum("mounted")), (10, 7), "{json:#}");
+    assert_eq!(registry.blobs("org/flintlock-kernel").len(), 6);
+    assert_eq!(registry.blobs("org/flintlock-kernel-arm").len(), 3);
     let pushed = registry.manifest("org/flintlock-kernel-arm", "5.10.1");
-    assert_eq!(pushed, Some(Layout::at(place.path("out")).blob(&Layout::at(place.path("out")).images()[ARM])));
+    assert_eq!(
+        pushed,
+        Some(Layout::at(place.path("out")).blob(&Layout::at(place.path("out")).images()[ARM]))
+    );
 }
 
 #[test]
@@ -145,7 +149,9 @@ fn what_is_shipped_for_old_consumers_is_the_same_kernel() {
     assert_eq!((new.len(), &new), (4, &old));
     let old = steps("os --recipe capmvm-kubernetes --k8s 1.22.8 --arch all --dry-run");
     let named: Vec<_> = old.iter().filter_map(|step| step["what"].as_str()).collect();
-    for what in ["capmvm-kubernetes:1.22.8", "capmvm-kubernetes-arm:1.22.8", "modules 5.10.77 arm64 in the root"] {
+    for what in
+        ["capmvm-kubernetes:1.22.8", "capmvm-kubernetes-arm:1.22.8", "modules 5.10.77 arm64 in the root"]
+    {
         assert!(named.contains(&what), "{what} is not in {named:?}");
     }
     let compiled: Vec<_> = old.iter().filter(|step| step["step"] == "compile").collect();
@@ -179,7 +185,8 @@ fn a_root_volume_holds_a_kernels_modules_where_its_lib_leads() {
     let layout = Layout::at(place.path("old"));
     let old = layout.layered("debian-os-with-modules:12", architecture);
     // The same volume, and one layer on top.
-    let (last, below) = old.layers().split_last().map(|(last, below)| (*last, below.to_vec())).expect("layers");
+    let (last, below) =
+        old.layers().split_last().map(|(last, below)| (*last, below.to_vec())).expect("layers");
     assert_eq!(below, plain.layers());
     assert_ne!(plain.layers().last(), Some(&last));
     assert_eq!(old.label("io.imgbuild.role"), "os");
@@ -197,7 +204,8 @@ fn a_root_volume_holds_a_kernels_modules_where_its_lib_leads() {
     }
     std::os::unix::fs::symlink("usr/lib", place.path("root/lib")).expect("a new link");
     let root = place.path("root");
-    let args = ["-d".as_ref(), root.as_os_str(), "-S".as_ref(), "5.10.262".as_ref(), "--show-depends".as_ref()];
+    let args =
+        ["-d".as_ref(), root.as_os_str(), "-S".as_ref(), "5.10.262".as_ref(), "--show-depends".as_ref()];
     let shown = tool("modprobe", &[&args[..], &["overlay".as_ref()]].concat());
     assert!(shown.contains("/kernel/fs/exportfs/exportfs.ko"), "{shown}");
     place.imgbuild("validate old").run().succeeds().prints(" sound: ");
@@ -236,7 +244,9 @@ fn images_of_modules_that_a_kernel_has_not_are_refused_before_it_is_compiled() {
             .imgbuild(&format!("kernel 5.10.1 --arch x86_64 --outputs {outputs}"))
             .run()
             .fails(2)
-            .says(format!("Linux 5.10.1 for x86_64 of flavour `toy` has no modules, so there is no output {told}"))
+            .says(format!(
+                "Linux 5.10.1 for x86_64 of flavour `toy` has no modules, so there is no output {told}"
+            ))
             .says("hint: `CONFIG_MODULES=y` in a fragment of the recipe, or `--outputs kernel`");
     }
     assert!(place.artifacts("kernel").is_empty() && !place.path("out").exists());
@@ -280,7 +290,8 @@ fn system(place: &Place, more: &str) {
 fn modules_that_a_root_volume_cannot_have_are_refused_before_it_is_made() {
     let place = toys();
     system(&place, "");
-    let os = |words: &str| place.imgbuild(&format!("os --recipe plain --arch x86_64 --modules-of {words}")).run();
+    let os =
+        |words: &str| place.imgbuild(&format!("os --recipe plain --arch x86_64 --modules-of {words}")).run();
     os("5.10.x").fails(2).says("`5.10.x` is not a kernel version");
     os("none/5.10.1").fails(2).says("unknown flavour `none`");
     os("5.10.9").fails(2).says("kernel 5.10.9 is not pinned");

@@ -176,7 +176,8 @@ fn check_headers(faults: &mut Faults<'_>, tree: &Tree) {
         }
     }
     let link = format!("usr/lib/modules/{release}/build");
-    let leads = |node: &Node| node.file.link.as_ref().is_some_and(|link| link.0 == format!("/{top}").as_bytes());
+    let leads =
+        |node: &Node| node.file.link.as_ref().is_some_and(|link| link.0 == format!("/{top}").as_bytes());
     if !tree.get(&at(&link)).is_some_and(leads) {
         faults.at(&link, format!("no link to /{top}: makefiles of modules miss it"));
     }

@@ -15,7 +15,7 @@ use crate::step::{Level, Step, Unit, Watch};
 /// What the build calls the list of exported symbols, each with the module that has it.
 pub const SYMBOLS: &str = "Module.symvers";
 /// What makes the programs that are not in the tree, on the machine that uses it.
-const PROGRAMS: &str = include_str!("GNUmakefile");
+pub const PROGRAMS: &str = include_str!("GNUmakefile");
 
 /// Keeps what a kernel exports, which is known once all of it is compiled. The artifact: [`SYMBOLS`].
 pub struct Symbols<'a, E> {
@@ -138,8 +138,7 @@ fn collect(
     }
     tree.one(build, ".config")?;
     tree.one(symbols, SYMBOLS)?;
-    tree.files
-        .insert("GNUmakefile".into(), File { source: Source::Text(PROGRAMS), is_program: false });
+    tree.files.insert("GNUmakefile".into(), File { source: Source::Text(PROGRAMS), is_program: false });
     // Programs of the machine that built this, and what it noted about itself.
     let mut foreign = Vec::new();
     for (path, file) in &tree.files {
@@ -169,8 +168,11 @@ impl Tree {
     /// Adds a file, if it is there.
     fn one(&mut self, root: &Path, path: &str) -> Result<(), Error> {
         let source = root.join(path);
-        let Ok(meta) = fs::metadata(&source) else { return Ok(()) };
         // Links lead to other files of the source, or to directories of it that are not here.
+        let meta = match fs::metadata(&source) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            meta => meta?,
+        };
         if meta.is_file() {
             let is_program = meta.permissions().mode() & 0o100 != 0;
             self.files.insert(path.to_owned(), File { source: Source::Path(source), is_program });
@@ -205,8 +207,12 @@ mod tests {
     fn what_one_machine_made_for_itself_is_left_out() {
         let kept = ["include/generated/autoconf.h", "include/config/auto.conf", "scripts/module.lds"];
         assert!(kept.iter().all(|path| is_text(path)));
-        let dropped =
-            ["scripts/mod/modpost.o", "scripts/basic/.fixdep.cmd", "include/config/auto.conf.cmd", "scripts/mod/.x.d"];
+        let dropped = [
+            "scripts/mod/modpost.o",
+            "scripts/basic/.fixdep.cmd",
+            "include/config/auto.conf.cmd",
+            "scripts/mod/.x.d",
+        ];
         assert!(!dropped.iter().any(|path| is_text(path)));
     }
 }

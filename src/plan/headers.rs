@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fs_err as fs;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::pack::file_name;
@@ -12,7 +13,7 @@ use crate::kernel::{Compile, Site};
 use crate::lock::ASSEMBLY;
 use crate::oci::compression::Compression;
 use crate::oci::layer::{self, Content, Entry, Packing};
-use crate::step::{Step, Unit, Watch, human};
+use crate::step::{Step, Unit, Watch, hex, human};
 use crate::store::Store;
 
 /// Prepares and packs the headers of a kernel. The artifact is a layer, as [`super::pack::Pack`] makes them.
@@ -38,6 +39,7 @@ impl Step for HeadersLayer<'_> {
         let mut record = self.compile.record();
         record["step"] = "headers layer 1".into();
         record["assembly"] = ASSEMBLY.into();
+        record["makefile"] = hex(&Sha256::digest(headers::PROGRAMS)).into();
         if self.packing.compression != Compression::Gzip {
             record["compression"] = serde_json::json!(self.packing.compression);
         }

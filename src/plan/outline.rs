@@ -73,7 +73,10 @@ impl Plan {
                     lines.extend(self.layers(cell, step.kind(), step.key(), store)?);
                 }
                 if self.outputs.contains(&Output::Headers) {
-                    let symbols = &Symbols { compile: self.compile(cell, &toolchains[&cell.tools()], &nowhere), built: None };
+                    let symbols = &Symbols {
+                        compile: self.compile(cell, &toolchains[&cell.tools()], &nowhere),
+                        built: None,
+                    };
                     let step = HeadersLayer { compile: step, symbols, packing: self.packing(), store };
                     let what = format!("headers {} {}", cell.pin.version, cell.arch);
                     let input = "the configured source, and what the kernel exports".into();

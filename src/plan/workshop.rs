@@ -122,11 +122,7 @@ impl<'p> Workshop<'p> {
     }
 
     /// The step that keeps what a kernel exports.
-    fn symbols<'a>(
-        &self,
-        cell: &Cell,
-        site: &'a dyn Fn() -> Result<Site, Error>,
-    ) -> Symbols<'a, Error> {
+    fn symbols<'a>(&self, cell: &Cell, site: &'a dyn Fn() -> Result<Site, Error>) -> Symbols<'a, Error> {
         let built = self.opened.get().map(|(work, _)| build(work, cell, KERNEL));
         let built = built.filter(|built| built.join(SYMBOLS).is_file());
         Symbols { compile: self.plan.compile(cell, &self.toolchains[&cell.tools()], site), built }

@@ -103,7 +103,9 @@ impl Layout {
                 zstd::stream::copy_decode(&blob[..], &mut stream).expect("a layer is zstd");
             } else {
                 assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
-                flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut stream).expect("a layer is gzip");
+                flate2::read::MultiGzDecoder::new(&blob[..])
+                    .read_to_end(&mut stream)
+                    .expect("a layer is gzip");
             }
             diff_ids.push(format!("sha256:{}", sha256(&stream)));
             found.extend(entries(&stream));
