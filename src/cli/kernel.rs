@@ -42,6 +42,11 @@ pub(super) struct Selection {
 }
 
 impl Selection {
+    /// The toolchain that is asked for.
+    pub(super) fn toolchain(&self) -> Option<&String> {
+        self.toolchain.as_ref()
+    }
+
     /// Looks everything up.
     pub(super) fn plan(&self, context: &Context) -> Result<Plan, Failure> {
         let catalogue = context.catalogue();

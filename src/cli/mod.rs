@@ -1,5 +1,6 @@
 //! The command line: what is asked for, what is told, and how it ends. The only room that prints.
 
+mod attest;
 mod boot;
 mod cache;
 mod config;
@@ -21,6 +22,7 @@ mod plan;
 mod progress;
 mod pull;
 mod push;
+mod release;
 mod remote;
 mod settings;
 mod tree;
@@ -90,7 +92,7 @@ enum Command {
     Kernel(kernel::Kernel),
     /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
     Os(os::Os),
-    /// Tell the steps of a build, what is cached, and why the rest is not
+    /// Tell the steps of a build, what is cached, and why the rest is not; with --all, what is released
     Plan(plan::PlanCommand),
     /// Resolve and check a kernel configuration, without compiling
     Config(config::Config),
@@ -100,6 +102,7 @@ enum Command {
     Tree(tree::Tree),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
+    Release(release::Release),
     Boot(boot::Boot),
     /// Tell what images hold: platforms, layers, labels, files
     Inspect(inspect::Inspect),
@@ -114,6 +117,8 @@ enum Command {
     Copy(copy::Copy),
     /// Join images that were pushed by digest into one multi-architecture image
     Index(index::Index),
+    Sbom(attest::SbomCommand),
+    Provenance(attest::ProvenanceCommand),
     /// Check a password at a registry and keep it where docker does
     Login(login::Login),
     /// Build images and compare them with the recorded digests, or record them
@@ -143,9 +148,17 @@ enum Failure {
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
+    Release(#[from] crate::plan::release::Error),
+    #[error("{name}: {error}")]
+    Cell { name: String, error: Box<Failure> },
+    #[error("{} of {} not released: {}", failed.len(), counted(*.total, what), crate::document::list(.failed.iter().map(String::as_str)))]
+    Unreleased { what: &'static str, failed: Vec<String>, total: usize, class: crate::step::Class },
+    #[error(transparent)]
     Inspect(#[from] crate::inspect::Error),
     #[error(transparent)]
     Export(#[from] crate::export::Error),
+    #[error(transparent)]
+    Attest(#[from] crate::plan::attest::Error),
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
@@ -186,14 +199,18 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Release(error) => Some(error),
+            Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),
+            Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
             | Self::Unsound { .. }
             | Self::Differ { .. }
+            | Self::Unreleased { .. }
             | Self::Io(_) => None,
         }
     }
@@ -206,6 +223,7 @@ impl Diagnose for Failure {
             (None, Self::Io(_)) => Class::Host,
             (None, Self::Damaged { .. } | Self::Unsound { .. }) => Class::Verification,
             (None, Self::Differ { .. }) => Class::NotReproducible,
+            (None, Self::Unreleased { class, .. }) => *class,
             (None, _) => Class::Usage,
         }
     }
@@ -215,6 +233,12 @@ impl Diagnose for Failure {
             (Some(error), _) => error.hint(),
             (None, Self::Usage { hint, .. }) => Some(hint.clone()),
             (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, Self::Unreleased { what: "image", .. }) => Some(
+                "`imgbuild release` builds what is missing, and the same command joins it; the other images are joined".into(),
+            ),
+            (None, Self::Unreleased { .. }) => {
+                Some("the same command goes on with what failed: everything else is published".into())
+            }
             (None, Self::Damaged { .. }) => Some(
                 "they are made or fetched again when they are needed; a disk that does this twice is failing"
                     .into(),
@@ -341,6 +365,7 @@ pub fn main() -> ExitCode {
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
+            Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
             Command::Inspect(command) => command.run(&context),
             Command::Validate(command) => command.run(&context),
@@ -350,6 +375,8 @@ pub fn main() -> ExitCode {
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),
             Command::Index(command) => command.run(&context),
+            Command::Sbom(command) => command.run(&context),
+            Command::Provenance(command) => command.run(&context),
             Command::Login(command) => command.run(&context),
             Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),

@@ -29,6 +29,12 @@ impl Place {
         Ok(Self { name: dir.display().to_string(), layout: Layout::open(dir)?, image, _work: None })
     }
 
+    /// Opens what an argument names, if that is on this disk: none for a reference.
+    pub(super) fn local(argument: &str) -> Result<Option<Self>, Failure> {
+        let (dir, image) = split(argument);
+        if dir.is_dir() || !is_reference(argument) { Self::open(&dir, image).map(Some) } else { Ok(None) }
+    }
+
     /// The image meant, to boot with.
     pub(super) fn part(&self) -> Part<'_> {
         Part { place: &self.name, layout: &self.layout, image: self.image.as_deref() }
@@ -48,9 +54,8 @@ impl Context {
         transport: &Transport,
         arch: Option<Arch>,
     ) -> Result<Place, Failure> {
-        let (dir, image) = split(argument);
-        if dir.is_dir() || !is_reference(argument) {
-            return Place::open(&dir, image);
+        if let Some(place) = Place::local(argument)? {
+            return Ok(place);
         }
         let reference = tagged(argument)?;
         let client = transport.client(&reference, self)?;

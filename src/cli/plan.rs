@@ -1,27 +1,37 @@
 //! `imgbuild plan`.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::kernel::Selection;
 use super::output::Packing;
 use super::push::Transport;
+use super::release::{self, Cells, Telling};
 use super::remote::RemoteCache;
 use super::{Context, Failure, Format};
 use crate::plan::kernel::Plan;
 use crate::plan::outline::Line;
 use crate::store::{Store, Why};
 
-/// Tell the steps of a build, what is cached, and why the rest is not
+/// Tell the steps of a build, what is cached, and why the rest is not; with --all, what is released
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    // Without --all there has to be a version; with it, there is none to choose from.
+    mut_arg("versions", |arg| arg.required(false).required_unless_present("all")),
+    after_help = "\
 A step's key is the digest of its record: the account of all that can change its result. With --explain each
 record is printed, and for a step that is not in the store, how its record differs from the one with which the
 step of the same version, architecture and flavour was last made or found here.
 
+With --all it tells the cells of the release (recipe, version, architecture) with the keys they are published
+under, whether they are, and which versions are past the end of their life or near it.
+
 Examples:
   imgbuild plan 5.10.262 --arch all
-  imgbuild plan 5.10.262 --flavour tiny --explain")]
+  imgbuild plan 5.10.262 --flavour tiny --explain
+  imgbuild plan --all --registry registry.example/kernels
+  imgbuild plan --all --only kernel/firecracker --format github"
+)]
 pub(super) struct PlanCommand {
     #[command(flatten)]
     selection: Selection,
@@ -34,18 +44,58 @@ pub(super) struct PlanCommand {
     /// Also print each step's record, and why it is not in the store
     #[arg(long)]
     explain: bool,
+    /// Tell everything that the recipes release
+    #[arg(long, conflicts_with_all = ["versions", "arch", "flavour", "recipe", "locked", "explain", "compression"])]
+    all: bool,
+    #[command(flatten)]
+    cells: Cells,
     /// How the result is printed
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
+    format: PlanFormat,
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlanFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// With --all: a table
+    Markdown,
+    /// With --all: what is still to be built, as `matrix=…` for `GITHUB_OUTPUT`
+    Github,
 }
 
 impl PlanCommand {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
+        if self.all {
+            let telling = match self.format {
+                PlanFormat::Text => Telling::As(release::Format::Text),
+                PlanFormat::Json => Telling::As(release::Format::Json),
+                PlanFormat::Markdown => Telling::As(release::Format::Markdown),
+                PlanFormat::Github => Telling::Github,
+            };
+            return release::tell(&self.cells, &self.transport, self.selection.toolchain(), telling, context);
+        }
+        let format = match self.format {
+            PlanFormat::Text => Format::Text,
+            PlanFormat::Json => Format::Json,
+            PlanFormat::Markdown | PlanFormat::Github => return Err(for_all("--format markdown and github")),
+        };
+        if !self.cells.only.is_empty() {
+            return Err(for_all("--only"));
+        }
         let mut plan = self.selection.plan(context)?;
         plan.compression = self.packing.compression;
         let store = self.remote.store(&self.transport, context)?;
-        print(&plan, self.explain, self.format, &store, context)
+        print(&plan, self.explain, format, &store, context)
     }
+}
+
+fn for_all(what: &str) -> Failure {
+    let message = format!("{what}: for what is released, and a version is named");
+    Failure::Usage { message, hint: "`--all` in the version's place tells what is released".into() }
 }
 
 /// Prints the outline of a plan.

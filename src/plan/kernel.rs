@@ -11,12 +11,14 @@ use oci_spec::image::{
 use serde_json::Value;
 
 use super::Error;
+use super::account::{self, Asked};
 use super::images::Built;
 use super::images::{self, Joined};
 use super::outputs;
 use super::toolchain::{Identities, Toolchain};
 use super::workshop::{Compiled, Workshop};
 use crate::arch::Arch;
+use crate::attest::statement::{Definition, Resource, Run};
 use crate::digests::Digests;
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
@@ -28,7 +30,7 @@ use crate::oci::image::Labels;
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::{Absent, Output};
-use crate::recipe::{Catalogue, KernelRecipe};
+use crate::recipe::{Catalogue, Copied, Copier, KernelRecipe, catalogue, copied};
 use crate::step::{Level, Watch};
 use crate::store::Store;
 use crate::version::Version;
@@ -55,6 +57,14 @@ impl Flavour {
             Self::Named(name) => catalogue.flavour(name)?,
             Self::File(path) => catalogue.kernel_file(path)?,
         })
+    }
+
+    /// What a statement calls the recipe that this is.
+    fn recorded(&self, recipe: &KernelRecipe) -> String {
+        match self {
+            Self::File(path) => copied::own_name(path),
+            Self::Default | Self::Named(_) => recipe.name.clone(),
+        }
     }
 }
 
@@ -109,6 +119,8 @@ pub struct Plan {
     pub compression: Compression,
     /// How many jobs make runs at once, and how many threads compress.
     pub jobs: usize,
+    /// What the recipe is called in a statement, and the files that it was read from.
+    pub(super) recorded: (String, Copied),
 }
 
 impl Plan {
@@ -121,7 +133,10 @@ impl Plan {
         jobs: usize,
         watch: &Watch,
     ) -> Result<Self, Error> {
+        let copier = Copier::default();
+        let catalogue = &catalogue.watched(&copier);
         let recipe = request.flavour.recipe(catalogue)?;
+        let recorded = (request.flavour.recorded(&recipe), copier.clone());
         let arches = super::arches(&request.arches, &recipe.arches())?;
         let outputs = outputs::meant(&request.outputs, &recipe)?;
         let mut sources: Vec<(KernelPin, Vec<Cell>)> = Vec::new();
@@ -144,7 +159,8 @@ impl Plan {
             }
             sources.push((pin, cells));
         }
-        Ok(Self { recipe, sources, outputs, lock, mirrors, compression: Compression::Gzip, jobs })
+        let recorded = (recorded.0, recorded.1.copied());
+        Ok(Self { recipe, sources, outputs, lock, mirrors, compression: Compression::Gzip, jobs, recorded })
     }
 
     /// How layers are packed.
@@ -182,6 +198,11 @@ impl Plan {
         self.outputs.iter().map(named).collect()
     }
 
+    /// The images of a source and what they say of themselves, as far as that is known without building.
+    pub(super) fn labelled(&self, pin: &KernelPin) -> BTreeMap<String, Labels> {
+        self.image_names(pin).into_iter().map(|(role, name)| (name, self.labels(pin, role, ""))).collect()
+    }
+
     /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
     /// recorded.
     pub fn run(
@@ -194,8 +215,10 @@ impl Plan {
     ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before an hour of work.
         Layout::check_output(output)?;
+        let run = Run::begin();
         let images = self.build(store, watch)?;
         images::judge(&images, recorded, locked, watch)?;
+        account::keep(&images, &run.end(), store, watch)?;
         images::assemble(&images, recorded, output)
     }
 
@@ -268,6 +291,61 @@ impl Plan {
             }
         }
         Ok(images.into_values().collect())
+    }
+
+    /// What an image of a kernel is made from.
+    pub(super) fn definition(
+        &self,
+        cell: &Cell,
+        identity: &Value,
+        output: Output,
+        image: &str,
+    ) -> Definition {
+        let (recipe, files) = &self.recorded;
+        let toolchain = cell.toolchain.name();
+        let own = format!("recipes/toolchains/{toolchain}.toml");
+        let mut catalogue = files.clone();
+        catalogue.retain(|name| name == own || !name.starts_with("recipes/toolchains/"));
+        catalogue.add(catalogue::LOCK, self.lock.text());
+        let (version, arch) = (&cell.pin.version, cell.arch);
+        let how = if recipe.starts_with("./") { "--recipe" } else { "--flavour" };
+        let mut command =
+            format!("imgbuild kernel {version} --arch {arch} {how} {recipe} --toolchain {toolchain}");
+        // Where the recipe alone would not make it.
+        let outputs: Vec<_> = [output].into_iter().filter(|it| !self.recipe.outputs().contains(it)).collect();
+        outputs.iter().for_each(|output| command += &format!(" --outputs {}", output.name()));
+        if self.compression != Compression::Gzip {
+            command += &format!(" --compression {}", self.compression);
+        }
+        let asked = Asked {
+            outputs: outputs.iter().map(|output| output.name().to_owned()).collect(),
+            modules_of: None,
+            command,
+            image: image.to_owned(),
+            architecture: arch.oci().to_owned(),
+            recipe: recipe.clone(),
+            version: Some(version.to_string()),
+            toolchain: Some(toolchain.to_owned()),
+            compression: self.compression.to_string(),
+            catalogue,
+        };
+        let inputs = self.materials(cell);
+        let more = serde_json::json!({
+            "hermetic": matches!(&*cell.toolchain, Toolchain::Tree(tree) if tree.pin.is_some()),
+            "toolchain": identity,
+        });
+        account::definition(account::KERNEL, &asked, more, inputs)
+    }
+
+    /// What a kernel is compiled from, and with.
+    pub(super) fn materials(&self, cell: &Cell) -> Vec<Resource> {
+        let version = cell.pin.version.to_string();
+        let mut inputs = vec![account::file(&cell.pin.file(), "linux", &version, "source", &self.lock)];
+        if let Toolchain::Tree(tree) = &*cell.toolchain {
+            let packages = tree.pin.iter().flat_map(|pin| &pin.packages).cloned().collect::<Vec<_>>();
+            inputs.extend(account::packages(&packages, &tree.recipe.archive.place, "toolchain"));
+        }
+        inputs
     }
 
     fn tell_absences(&self, facts: &Facts, cell: &Cell, watch: &Watch) {

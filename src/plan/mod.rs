@@ -1,5 +1,7 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
+pub mod account;
+pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
@@ -11,6 +13,8 @@ pub mod os;
 pub mod outline;
 mod outputs;
 mod pack;
+pub mod rebuild;
+pub mod release;
 pub mod remote;
 mod source;
 pub mod toolchain;
@@ -148,6 +152,22 @@ pub enum Error {
         /// What was asked for.
         outputs: Vec<Output>,
     },
+    /// Nothing that is released is called so.
+    #[error("no cell of the release is called `{asked}`")]
+    UnknownCell {
+        /// What was asked for.
+        asked: String,
+        /// What may have been meant.
+        near: Option<String>,
+    },
+    /// Two recipes release the same image.
+    #[error("the recipes `{}` and `{}` both release {image}", .recipes[0], .recipes[1])]
+    Twins {
+        /// The image: repository and version.
+        image: String,
+        /// The recipes.
+        recipes: [String; 2],
+    },
     /// Images are not what is recorded, and that was asked for.
     #[error("{} not what is recorded: nothing was written", if .0.len() == 1 { "1 image is".into() } else { format!("{} images are", .0.len()) })]
     NotRecorded(Vec<String>),
@@ -198,7 +218,7 @@ impl Diagnose for Error {
             (None, Self::Io(_)) => Class::Host,
             (None, Self::NotRecorded(_)) => Class::NotReproducible,
             (None, Self::Unsound { .. }) => Class::Verification,
-            (None, Self::SameName { .. }) => Class::Recipe,
+            (None, Self::SameName { .. } | Self::Twins { .. }) => Class::Recipe,
             (None, _) => Class::Usage,
         }
     }
@@ -231,6 +251,13 @@ impl Diagnose for Error {
             }
             (None, Self::NoModules { .. }) => {
                 Some("`CONFIG_MODULES=y` in a fragment of the recipe, or `--outputs kernel`".into())
+            }
+            (None, Self::UnknownCell { near: Some(near), .. }) => Some(format!("did you mean `{near}`?")),
+            (None, Self::UnknownCell { .. }) => {
+                Some("`imgbuild plan --all` lists them; a beginning such as `kernel/firecracker` means all of it".into())
+            }
+            (None, Self::Twins { .. }) => {
+                Some("give one of them another name in its [image], or take the version out of it".into())
             }
             (None, Self::Host) => Some("name one with --arch".into()),
             (None, Self::NotRecorded(_)) => Some(

@@ -110,7 +110,8 @@ impl<'p> Workshop<'p> {
         let image = image(cell.arch, facts.epoch, &packed, &labels);
         let digest = image.manifest.descriptor.digest().as_ref();
         let entry = Entry::new(name, cell.arch.oci(), cell.toolchain.name(), digest, &record);
-        Ok(Member { arch: cell.arch, image, layers, entry })
+        let definition = self.plan.definition(cell, identity, output, name);
+        Ok(Member { arch: cell.arch, image, layers, entry, definition })
     }
 
     fn packed(&self, cell: &Cell, kernel: &Compiled, role: Role) -> Result<PackedLayer, Error> {

@@ -14,8 +14,12 @@ mod parcel;
 mod pull;
 mod push;
 pub mod reference;
+pub mod referrers;
+mod resolve;
+pub mod sidecar;
 mod space;
 mod stream;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -30,6 +34,8 @@ pub use client::{Client, Options};
 pub use parcel::{Blob, Parcel};
 pub use pull::{Pulled, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use resolve::{Resolved, resolve};
+pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]

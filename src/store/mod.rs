@@ -31,6 +31,8 @@ pub use upkeep::{Collected, Item, Leftover, Limits, Verified};
 const FORMAT: &str = "imgbuild store 1\n";
 /// The directories of a store that are its own.
 const ROOMS: [&str; 6] = ["downloads", "artifacts", "records", "locks", "logs", "work"];
+/// The kinds of artifacts that are inputs of what is made: unpacked from files with a known hash.
+const INPUTS: [&str; 2] = ["source", "tree"];
 /// What the format file is called before it is whole.
 const NEW_FORMAT: &str = "format-";
 
@@ -106,6 +108,8 @@ pub struct Artifact {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Where what is made is put instead of among the artifacts, for work that takes nothing made before.
+    fresh: Option<Arc<Work>>,
     /// The entries this process was given: they stay for as long as it has the store open.
     used: Arc<Mutex<Vec<Use>>>,
     /// Where else artifacts may be.
@@ -141,7 +145,8 @@ impl Store {
             Self::check_format(root)?;
             fs::create_dir_all(root.join(dir))?;
         }
-        let store = Self { root: fs::canonicalize(root)?, used: Arc::default(), remotes: Vec::new() };
+        let root = fs::canonicalize(root)?;
+        let store = Self { root, fresh: None, used: Arc::default(), remotes: Vec::new() };
         store.sweep()?;
         Ok(store)
     }
@@ -167,11 +172,22 @@ impl Store {
                 let mut file = tempfile::Builder::new().prefix(NEW_FORMAT).tempfile_in(root)?;
                 file.write_all(FORMAT.as_bytes())?;
                 file.as_file().sync_all()?;
-                file.persist(&path).map_err(|error| error.error)?;
-                Ok(())
+                match file.persist(&path).map_err(|error| error.error) {
+                    // Another process was first, and swept ours away as it opened the store.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::check_format(root),
+                    persisted => Ok(persisted.map(drop)?),
+                }
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// This store for work that must not take what was made before: downloads, unpacked sources and toolchain trees are
+    /// shared, each checked as always; everything else, compilers' caches too, is made now and gone with it. No other
+    /// machine is asked.
+    pub fn fresh(&self) -> Result<Self, Error> {
+        let fresh = Some(Arc::new(self.work()?));
+        Ok(Self { root: self.root.clone(), fresh, used: Arc::default(), remotes: Vec::new() })
     }
 
     /// The store's root.
@@ -191,7 +207,7 @@ impl Store {
 
     /// The directory of a cache that a tool keeps for itself, such as a compiler's.
     pub fn tool_cache(&self, name: &str) -> std::io::Result<PathBuf> {
-        let dir = self.root.join(name);
+        let dir = self.made().join(name);
         fs::create_dir_all(&dir)?;
         Ok(dir)
     }
@@ -248,7 +264,7 @@ impl Store {
 
     /// The directories of all artifacts of a kind, without looking whether they are sound.
     pub fn artifacts(&self, kind: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.root.join("artifacts").join(kind));
+        let entries = fs::read_dir(self.kind(kind));
         entries.into_iter().flatten().flatten().map(|entry| entry.path().join("files")).collect()
     }
 
@@ -259,7 +275,18 @@ impl Store {
     }
 
     fn entry(&self, kind: &str, key: Key) -> PathBuf {
-        self.root.join("artifacts").join(kind).join(key.to_string())
+        self.kind(kind).join(key.to_string())
+    }
+
+    /// Where the artifacts of a kind are.
+    fn kind(&self, kind: &str) -> PathBuf {
+        let root = if INPUTS.contains(&kind) { &self.root } else { self.made() };
+        root.join("artifacts").join(kind)
+    }
+
+    /// Below which directory what is made goes.
+    fn made(&self) -> &Path {
+        self.fresh.as_ref().map_or(&self.root, |work| work.path())
     }
 
     /// The artifact of a step: from the store, from where else it may be, or made now. Processes that want the same one

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "which helpers are used differs from test file to test file")]
 
 pub(crate) mod archive;
+pub(crate) mod attested;
 pub(crate) mod containerd;
 pub(crate) mod docker;
 pub(crate) mod forge;

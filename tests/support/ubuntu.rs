@@ -40,9 +40,14 @@ pub(crate) fn place() -> Place {
 
 /// `imgbuild os` there, with these words after it.
 pub(crate) fn os(place: &Place, words: &str) -> Imgbuild {
+    let run = place.imgbuild(&format!("os {words}")).option("--lock", place.path("standin.lock"));
+    with_standin(run, place)
+}
+
+/// A run that finds the stand-in's packages, and the place's release files.
+pub(crate) fn with_standin(mut run: Imgbuild, place: &Place) -> Imgbuild {
     let (dir, files) = (standin(), place.path("releases"));
     let named = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let mut run = place.imgbuild(&format!("os {words}")).option("--lock", place.path("standin.lock"));
     for name in ["ubuntu", "ubuntu-ports"] {
         run = run.option("--mirror", named(name, &dir.join("archive")));
         run = run.option("--keyring", named(name, &dir.join("keyring.gpg")));
@@ -52,7 +57,7 @@ pub(crate) fn os(place: &Place, words: &str) -> Imgbuild {
 
 /// Writes a program that says its version in the place of each release file for this host that the lock pins, and the
 /// lock with their hashes.
-fn releases(place: &Place) {
+pub(crate) fn releases(place: &Place) {
     let mut lock: DocumentMut = fs::read_to_string(LOCK).expect("the lock").parse().expect("TOML");
     let tables = lock["release"].as_array_of_tables_mut().expect("the lock has releases");
     for table in tables.iter_mut().filter(|table| table["arch"].as_str() == Some(host())) {

@@ -11,22 +11,25 @@ use oci_spec::image::{ANNOTATION_DESCRIPTION, ANNOTATION_TITLE, ANNOTATION_VERSI
 use serde_json::json;
 
 use super::Error;
+use super::account::{self, Asked};
 use super::images::{self, Built, Joined, Member};
 use super::kernel;
 use super::pack::{PackedLayer, module_tree};
 use super::toolchain::Inputs;
 use super::workshop::Compiled;
 use crate::arch::Arch;
+use crate::attest::statement::{Definition, Run};
 use crate::digests::{Digests, Entry as Recorded};
 use crate::fetch::mirror::Mirrors;
 use crate::lock::node::{NodeSet, PROGRAMS, Release};
 use crate::lock::trees::TreePin;
 use crate::lock::{Base as PlaceBase, Lock};
+use crate::oci::compression::Compression;
 use crate::oci::image::{Labels, image};
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::{ModulesOf, Output};
-use crate::recipe::{Catalogue, OsRecipe};
+use crate::recipe::{Catalogue, Copied, Copier, OsRecipe, catalogue, copied};
 use crate::rootfs::base::{Base, Made, MakeBase, pin_name};
 use crate::rootfs::clean::Contents;
 use crate::rootfs::overlay::Overlay;
@@ -69,6 +72,14 @@ impl System {
             Self::File(path) => catalogue.system_file(path)?,
         })
     }
+
+    /// What a statement calls the recipe that this is.
+    fn recorded(&self, recipe: &OsRecipe) -> String {
+        match self {
+            Self::File(path) => copied::own_name(path),
+            Self::Default | Self::Named(_) => recipe.name.clone(),
+        }
+    }
 }
 
 /// A request with everything looked up and nothing done.
@@ -87,6 +98,8 @@ pub struct Plan {
     pub packing: Packing,
     /// The kernel whose modules are in it, if any are.
     pub kernel: Option<kernel::Plan>,
+    /// What the recipe is called in a statement, and the files that it was read from.
+    recorded: (String, Copied),
 }
 
 impl Plan {
@@ -100,7 +113,9 @@ impl Plan {
         mirrors: Mirrors,
         packing: Packing,
     ) -> Result<Self, Error> {
-        let recipe = system.recipe(catalogue)?;
+        let copier = Copier::default();
+        let recipe = system.recipe(&catalogue.watched(&copier))?;
+        let recorded = (system.recorded(&recipe), copier.copied());
         let arches = super::arches(arches, &Arch::ALL)?;
         if !versions.is_empty() && recipe.kubernetes.is_empty() {
             return Err(Error::NoKubernetes { recipe: recipe.name });
@@ -125,7 +140,7 @@ impl Plan {
         if nodes.is_empty() {
             nodes.push(None);
         }
-        let mut plan = Self { recipe, nodes, arches, lock, mirrors, packing, kernel: None };
+        let mut plan = Self { recipe, nodes, arches, lock, mirrors, packing, kernel: None, recorded };
         if let Some(of) = plan.recipe.modules_of.clone() {
             plan.take_modules(&of, None, catalogue, &Watch::silent())?;
         }
@@ -155,6 +170,9 @@ impl Plan {
         let (lock, mirrors) = (lock.clone(), mirrors.clone());
         let mut plan = kernel::Plan::new(&request, catalogue, lock, mirrors, packing.threads, watch)?;
         plan.compression = packing.compression;
+        for (name, bytes) in plan.recorded.1.files() {
+            self.recorded.1.add(name, &String::from_utf8_lossy(&bytes));
+        }
         self.kernel = Some(plan);
         Ok(())
     }
@@ -190,10 +208,14 @@ impl Plan {
         Inputs { lock: &self.lock, mirrors: &self.mirrors, store }
     }
 
+    /// The name of the images without their tag.
+    pub(in crate::plan) fn repository(&self) -> &str {
+        if self.kernel.is_some() { &self.recipe.combined } else { &self.recipe.image }
+    }
+
     /// The name of an image: the Kubernetes version is its tag, or the distribution's.
     fn image_name(&self, node: Option<&NodeSet>) -> String {
-        let recipe = &self.recipe;
-        let image = if self.kernel.is_some() { &recipe.combined } else { &recipe.image };
+        let (recipe, image) = (&self.recipe, self.repository());
         format!("{image}:{}", node.map_or(&recipe.version, |set| &set.version))
     }
 
@@ -210,6 +232,7 @@ impl Plan {
         // What can be refused is refused before minutes of work.
         Layout::check_output(output)?;
         let kernels = self.kernel.as_ref().map(|kernel| kernel.compiled(store, watch)).transpose()?;
+        let run = Run::begin();
         let mut joined: BTreeMap<usize, Joined> = BTreeMap::new();
         for arch in &self.arches {
             let base = self.base(*arch);
@@ -247,6 +270,7 @@ impl Plan {
             }
         }
         images::judge(&images, recorded, locked, watch)?;
+        account::keep(&images, &run.end(), store, watch)?;
         images::assemble(&images, recorded, output)
     }
 
@@ -299,15 +323,71 @@ impl Plan {
         let image = image(arch, epoch, &packed, &labels);
         let digest = image.manifest.descriptor.digest().as_ref();
         let entry = Recorded::new(&self.image_name(node), arch.oci(), &self.recipe.name, digest, &record);
-        Ok(Member { arch, image, layers, entry })
+        let definition = self.definition(base, node)?;
+        Ok(Member { arch, image, layers, entry, definition })
+    }
+
+    /// What a root volume is made from.
+    fn definition(&self, base: &Base, node: Option<&NodeSet>) -> Result<Definition, Error> {
+        let (recipe, files) = &self.recorded;
+        let mut catalogue = files.clone();
+        catalogue.add(catalogue::LOCK, self.lock.text());
+        let (arch, compression) = (base.arch, self.packing.compression);
+        let mut command = format!("imgbuild os --recipe {recipe} --arch {arch}");
+        node.iter().for_each(|set| command += &format!(" --k8s {}", set.version));
+        let cells = || self.kernel.iter().flat_map(kernel::Plan::cells).filter(|cell| cell.arch == arch);
+        let toolchain = cells().map(|cell| cell.toolchain.name().to_owned()).next();
+        let flavour = self.kernel.as_ref().map(|kernel| &kernel.recipe.name);
+        let modules_of =
+            flavour.zip(cells().next()).map(|(flavour, cell)| format!("{flavour}/{}", cell.pin.version));
+        if let (Some(of), Some(toolchain)) = (&modules_of, &toolchain) {
+            command += &format!(" --modules-of {of} --toolchain {toolchain}");
+        }
+        if compression != Compression::Gzip {
+            command += &format!(" --compression {compression}");
+        }
+        let asked = Asked {
+            outputs: Vec::new(),
+            modules_of,
+            command,
+            image: self.image_name(node),
+            architecture: arch.oci().to_owned(),
+            recipe: recipe.clone(),
+            version: node.map(|set| set.version.clone()),
+            toolchain,
+            compression: compression.to_string(),
+            catalogue,
+        };
+        let packages = base.pin.iter().flat_map(|pin| &pin.packages).cloned().collect::<Vec<_>>();
+        let mut inputs = account::packages(&packages, &base.archive.place, "base");
+        if let Some(set) = node {
+            for release in releases(set, arch, &self.lock)? {
+                let Release { name, version, file, .. } = release;
+                inputs.push(account::file(file, name, version, "program", &self.lock));
+            }
+        }
+        for (kernel, cell) in self.kernel.iter().flat_map(|kernel| cells().map(move |cell| (kernel, cell))) {
+            inputs.extend(kernel.materials(cell));
+        }
+        let archive = &base.archive;
+        let more = json!({
+            "hermetic": base.pin.is_some(),
+            "archive": {
+                "place": archive.place,
+                "snapshot": archive.snapshot,
+                "suites": archive.suites,
+                "components": archive.components,
+            },
+        });
+        Ok(account::definition(account::OS, &asked, more, inputs))
     }
 
     /// The labels that all platforms of an image share.
-    fn labels(&self, node: Option<&NodeSet>) -> Labels {
+    pub(in crate::plan) fn labels(&self, node: Option<&NodeSet>) -> Labels {
         let recipe = &self.recipe;
         let mut labels = Labels::new();
         let mut label = |name: &str, value: &str| drop(labels.insert(name.to_owned(), value.to_owned()));
-        label(ANNOTATION_TITLE, &recipe.image);
+        label(ANNOTATION_TITLE, self.repository());
         label(ANNOTATION_DESCRIPTION, &recipe.description);
         label(ANNOTATION_VERSION, node.map_or(&recipe.version, |set| &set.version));
         label("io.imgbuild.role", "os");
@@ -321,6 +401,11 @@ impl Plan {
         node.into_iter().for_each(|set| label("io.imgbuild.kubernetes.version", &set.version));
         node.into_iter().for_each(|set| label("io.imgbuild.kubernetes.pause", &set.pause));
         labels
+    }
+
+    /// The release files of a node's programs, for a record.
+    pub(in crate::plan) fn programs(&self, set: &NodeSet, arch: Arch) -> Result<serde_json::Value, Error> {
+        Ok(self.account(&releases(set, arch, &self.lock)?))
     }
 
     fn base_layer<'a>(&self, base: &Base, content: Key, made: &'a Made) -> BaseLayer<'a> {
