@@ -1,8 +1,8 @@
 //! imgbuild turns declarative recipes into reproducible OCI images for microVMs.
 //!
 //! The rooms stand on floors and know only what lies below them: `cli`, then `plan`, then `attest`, `boot`, `export`,
-//! `inspect` and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`, `sandbox`, `sign`
-//! and `step`.
+//! `handoff`, `inspect` and `registry`, then `fetch`, `kernel`, `oci`, `store` and `tree`, then `lock`, `recipe`,
+//! `sandbox`, `sign` and `step`.
 
 pub mod answer;
 pub mod arch;
@@ -13,6 +13,7 @@ pub mod digests;
 pub mod document;
 pub mod export;
 pub mod fetch;
+pub mod handoff;
 pub mod host;
 pub mod inspect;
 pub mod kernel;

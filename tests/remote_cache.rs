@@ -13,7 +13,7 @@ use support::docker::{self, Docker};
 use support::layout::Layout;
 use support::pinned::{bare, build, place, tree_tags};
 use support::registry::{Door, Fault, PASSWORD, Registry};
-use support::{Outcome, Place};
+use support::{Outcome, Place, tool};
 
 const REPOSITORY: &str = "org/cache";
 
@@ -258,6 +258,52 @@ fn passwords_stay_with_their_registry() {
     for private in [place.home(), place.work()] {
         assert!(!config.contains(&*private.to_string_lossy()), "{config}");
     }
+}
+
+#[test]
+fn where_a_key_is_named_what_others_have_signed_is_not_used() {
+    let (registry, expected) = filled(Door::Open);
+    let place = place();
+    let (ours, theirs) = (keys(&place, "ours"), keys(&place, "theirs"));
+    let run = |words: &str| {
+        fs_err::remove_dir_all(place.store().join("artifacts/kernel")).unwrap_or_default();
+        build(&place, words).arg("--cache").arg(cache(&registry)).run().succeeds()
+    };
+    let untrusted = "is not used: it is not signed by a key that is trusted";
+    // Nobody has signed it; then somebody else has; then we have.
+    compiled(&place, run(&format!("--cache-trust {ours}.pub")), &expected).says(untrusted);
+    run(&format!("--cache-trust {theirs}.pub --cache-write --cache-key {theirs}.key")).says("to 127.0.0.1");
+    run(&format!("--cache-trust {ours}.pub")).says(untrusted);
+    run(&format!("--cache-trust {ours}.pub --cache-write --cache-key {ours}.key")).says(untrusted);
+    run(&format!("--cache-trust {theirs}.pub,{ours}.pub")).does_not_say("compile");
+    run("").does_not_say("compile");
+    // A signature is over one account, and the account over the files.
+    let mut manifest = manifest(&registry);
+    let config = registry.blob(REPOSITORY, manifest["config"]["digest"].as_str().unwrap());
+    let mut account: Value = serde_json::from_slice(&config).unwrap();
+    account["content"] = json!("0".repeat(64));
+    let kind = manifest["config"]["mediaType"].as_str().unwrap().to_owned();
+    manifest["config"] = registry.put_blob(REPOSITORY, &kind, account.to_string().as_bytes());
+    registry.put_manifest(REPOSITORY, &tag(&registry), &manifest);
+    run(&format!("--cache-trust {ours}.pub")).says(untrusted);
+
+    let refused = |words: &str| build(&place, words).arg("--cache").arg(cache(&registry)).run();
+    refused(&format!("--cache-trust {ours}.key")).fails(2).says("holds a private key");
+    refused("--cache-trust nowhere.pub").fails(4).says("nowhere.pub");
+}
+
+/// Makes a pair of keys: `NAME.key` and `NAME.pub`.
+fn keys(place: &Place, name: &str) -> String {
+    let path = place.path(name).display().to_string();
+    let (private, public) = (format!("{path}.key"), format!("{path}.pub"));
+    openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &private]);
+    openssl(&["ec", "-in", &private, "-pubout", "-out", &public]);
+    path
+}
+
+fn openssl(words: &[&str]) {
+    let words: Vec<_> = words.iter().map(std::ffi::OsStr::new).collect();
+    tool("openssl", &words);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `imgbuild plan`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -30,7 +32,8 @@ Examples:
   imgbuild plan 5.10.262 --arch all
   imgbuild plan 5.10.262 --flavour tiny --explain
   imgbuild plan --all --registry registry.example/kernels
-  imgbuild plan --all --only kernel/firecracker --format github"
+  imgbuild plan --all --only kernel/firecracker --format github
+  imgbuild plan --all --against earlier.json"
 )]
 pub(super) struct PlanCommand {
     #[command(flatten)]
@@ -47,6 +50,9 @@ pub(super) struct PlanCommand {
     /// Tell everything that the recipes release
     #[arg(long, conflicts_with_all = ["versions", "arch", "flavour", "recipe", "locked", "explain", "compression"])]
     all: bool,
+    /// With --all: tell what has moved since an earlier `plan --all --format json`, and why
+    #[arg(long, value_name = "FILE", requires = "all", conflicts_with = "only")]
+    against: Option<PathBuf>,
     #[command(flatten)]
     cells: Cells,
     /// How the result is printed
@@ -76,7 +82,16 @@ impl PlanCommand {
                 PlanFormat::Markdown => Telling::As(release::Format::Markdown),
                 PlanFormat::Github => Telling::Github,
             };
-            return release::tell(&self.cells, &self.transport, self.selection.toolchain(), telling, context);
+            let toolchain = self.selection.toolchain();
+            if let Some(file) = &self.against {
+                let Telling::As(format) = telling else {
+                    let message =
+                        "--format github says what is to be built, and --against what has moved".into();
+                    return Err(Failure::Usage { message, hint: "leave one of them out".into() });
+                };
+                return release::tell_shifts(&self.cells, file, toolchain, format, context);
+            }
+            return release::tell(&self.cells, &self.transport, toolchain, telling, context);
         }
         let format = match self.format {
             PlanFormat::Text => Format::Text,

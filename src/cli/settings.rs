@@ -16,6 +16,10 @@ pub(super) struct Settings {
     pub(super) caches: Vec<String>,
     /// Whether what is made here is put into the first of them.
     pub(super) cache_write: bool,
+    /// Public keys whose entries are used, and no others.
+    pub(super) cache_trust: Vec<PathBuf>,
+    /// The private key that entries are signed with.
+    pub(super) cache_key: Option<PathBuf>,
     /// Mirrors by place.
     pub(super) mirrors: Vec<(String, String)>,
 }
@@ -41,6 +45,8 @@ impl Settings {
             registry: fields.text("registry").map(|text| text.value),
             caches: fields.texts("cache").into_iter().map(|text| text.value).collect(),
             cache_write: fields.boolean("cache-write"),
+            cache_trust: fields.texts("cache-trust").into_iter().map(|text| text.value.into()).collect(),
+            cache_key: fields.text("cache-key").map(|text| text.value.into()),
             mirrors: fields
                 .named_texts("mirror")
                 .into_iter()
@@ -64,6 +70,8 @@ mod tests {
             registry: Some("h.example/org".into()),
             caches: vec!["h.example/cache".into()],
             cache_write: true,
+            cache_trust: Vec::new(),
+            cache_key: None,
             mirrors: vec![("kernel.org".into(), "/m".into())],
         };
         assert_eq!(settings, expected);

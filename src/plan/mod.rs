@@ -1,13 +1,16 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
 pub mod account;
+pub mod add;
 pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod handoff;
 mod headers;
 pub mod images;
 pub mod kernel;
+pub mod list;
 pub mod lock;
 pub mod os;
 pub mod outline;
@@ -16,8 +19,10 @@ mod pack;
 pub mod rebuild;
 pub mod release;
 pub mod remote;
+pub mod sign;
 mod source;
 pub mod toolchain;
+pub mod verify;
 mod workshop;
 
 use std::collections::BTreeSet;

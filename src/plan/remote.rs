@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use fs_err::{self as fs, File};
 use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
@@ -19,11 +21,14 @@ use crate::oci::layer::{self, Content, Entry, Packing};
 use crate::oci::unpack::unpack_stream;
 use crate::registry::reference::Reference;
 use crate::registry::{self, Blob, Client, Parcel};
+use crate::sign;
 use crate::step::{Diagnose, Key, Unit, Watch, because, human};
 use crate::store::{Artifact, Remote, Trouble, Wanted};
 
 /// The media type of the account.
 const ACCOUNT: &str = "application/vnd.imgbuild.cache.entry.v1+json";
+/// In this annotation lies the signature of the account, base64 of its DER.
+const SIGNATURE: &str = "io.imgbuild.cache.signature";
 /// Fast, and a third smaller than gzip; the bytes are nobody's image.
 const COMPRESSION: Compression = Compression::Zstd(3);
 /// What no artifact that is kept has, in bytes: a small blob can unpack to anything.
@@ -50,6 +55,10 @@ pub struct Cache {
     client: Client,
     /// Whether it is written to.
     is_written: bool,
+    /// Whose entries are used; everybody's, if none is named.
+    trusted: Vec<sign::Public>,
+    /// What entries put there are signed with.
+    key: Option<sign::Key>,
     /// It did not answer: nobody waits for it twice.
     gone: AtomicBool,
 }
@@ -66,7 +75,20 @@ impl Cache {
         if is_written {
             Parcel::will_write(&repository, &client);
         }
-        Self { repository, client, is_written, gone: AtomicBool::new(false) }
+        let (trusted, key) = (Vec::new(), None);
+        Self { repository, client, is_written, trusted, key, gone: AtomicBool::new(false) }
+    }
+
+    /// The same, of which entries signed by one of these keys alone are used; none means that everybody's are.
+    #[must_use]
+    pub fn trusting(self, trusted: Vec<sign::Public>) -> Self {
+        Self { trusted, ..self }
+    }
+
+    /// The same, whose entries are signed if there is a key.
+    #[must_use]
+    pub fn signing(self, key: Option<sign::Key>) -> Self {
+        Self { key, ..self }
     }
 
     fn reference(&self, kind: &str, key: Key) -> Reference {
@@ -97,8 +119,17 @@ impl Cache {
     }
 
     /// Reads an entry's account and holds it against what is wanted; returns the key of its content.
-    fn check(parcel: &Parcel, wanted: &Wanted<'_>) -> Result<Key, Trouble> {
+    fn check(&self, parcel: &Parcel, wanted: &Wanted<'_>) -> Result<Key, Trouble> {
         let lies = |reason: String| Trouble::Lies(reason);
+        if !self.trusted.is_empty() {
+            let signature = parcel.annotations.get(SIGNATURE).and_then(|text| STANDARD.decode(text).ok());
+            let is_by = |key: &sign::Public| {
+                signature.as_ref().is_some_and(|signature| key.verify(&parcel.config, signature))
+            };
+            if !self.trusted.iter().any(is_by) {
+                return Err(lies("it is not signed by a key that is trusted".into()));
+            }
+        }
         let account: Account = serde_json::from_slice(&parcel.config)
             .map_err(|error| lies(format!("its account cannot be read: {error}")))?;
         if account.kind != wanted.kind
@@ -133,7 +164,7 @@ impl Remote for Cache {
         let reference = self.reference(wanted.kind, wanted.key);
         let found = Parcel::find(ACCOUNT, &reference, &self.client).map_err(|error| self.trouble(&error))?;
         let Some(parcel) = found else { return Ok(None) };
-        let content = Self::check(&parcel, wanted)?;
+        let content = self.check(&parcel, wanted)?;
         let (size, what) = (parcel.blob.size, format!("{} {}", wanted.kind, wanted.name));
         let progress = watch.reporter.begin("cache", &what, Some(size), Unit::Bytes);
         let mut file = NamedTempFile::new_in(work).map_err(|error| Trouble::Away(error.to_string()))?;
@@ -183,12 +214,11 @@ impl Remote for Cache {
             digest: format!("sha256:{}", packed.digest),
             size: packed.size,
         };
-        let parcel = Parcel {
-            kind: ACCOUNT,
-            config: config.to_string().into_bytes(),
-            annotations: BTreeMap::new(),
-            blob,
-        };
+        let config = config.to_string().into_bytes();
+        let signature =
+            self.key.as_ref().map(|key| (SIGNATURE.to_owned(), STANDARD.encode(key.sign(&config))));
+        let annotations: BTreeMap<_, _> = signature.into_iter().collect();
+        let parcel = Parcel { kind: ACCOUNT, config, annotations, blob };
         parcel.put(&path, &reference, &self.client, &|sent| progress.set(sent)).map_err(away)?;
         progress.finish(&format!("{} to {}", human(packed.size), self.repository));
         Ok(())

@@ -32,7 +32,7 @@ use crate::step::{Class, Diagnose, human, io_hint};
 pub use append::join;
 pub use client::{Client, Options};
 pub use parcel::{Blob, Parcel};
-pub use pull::{Pulled, pull};
+pub use pull::{Pulled, documents, layers, pull};
 pub use push::{Known, Pushed, Source, copy, push};
 pub use resolve::{Resolved, resolve};
 pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};

@@ -14,7 +14,7 @@ const TOOLCHAIN: &str = "debian-11";
 /// A place with the catalogue of a made-up kernel, and a store that has the pinned tree and nothing else.
 pub(crate) fn place() -> Place {
     let place = bare();
-    give_tree(&place);
+    give_tree(place.store());
     place
 }
 
@@ -35,11 +35,11 @@ pub(crate) fn bare() -> Place {
     place
 }
 
-/// Has the place's store have the pinned tree.
-fn give_tree(place: &Place) {
-    let artifacts = place.store().join("artifacts");
+/// Makes a store that has the pinned tree.
+pub(crate) fn give_tree(store: &Path) {
+    let artifacts = store.join("artifacts");
     fs::create_dir_all(&artifacts).expect("a new directory");
-    fs::copy(shared_store().join("format"), place.store().join("format")).expect("stores have one format");
+    fs::copy(shared_store().join("format"), store.join("format")).expect("stores have one format");
     symlink(shared_store().join("artifacts/tree"), artifacts.join("tree")).expect("a new link");
 }
 

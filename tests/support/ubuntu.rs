@@ -45,14 +45,23 @@ pub(crate) fn os(place: &Place, words: &str) -> Imgbuild {
 }
 
 /// A run that finds the stand-in's packages, and the place's release files.
-pub(crate) fn with_standin(mut run: Imgbuild, place: &Place) -> Imgbuild {
+pub(crate) fn with_standin(run: Imgbuild, place: &Place) -> Imgbuild {
+    options(place).into_iter().fold(run, Imgbuild::arg)
+}
+
+/// The options that it takes to find them.
+pub(crate) fn options(place: &Place) -> Vec<String> {
     let (dir, files) = (standin(), place.path("releases"));
     let named = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let mut options = Vec::new();
+    let mut option = |name: &str, value| options.extend([name.to_owned(), value]);
     for name in ["ubuntu", "ubuntu-ports"] {
-        run = run.option("--mirror", named(name, &dir.join("archive")));
-        run = run.option("--keyring", named(name, &dir.join("keyring.gpg")));
+        option("--mirror", named(name, &dir.join("archive")));
+        option("--keyring", named(name, &dir.join("keyring.gpg")));
     }
-    run.option("--mirror", named("dl.k8s.io", &files)).option("--mirror", named("github.com", &files))
+    option("--mirror", named("dl.k8s.io", &files));
+    option("--mirror", named("github.com", &files));
+    options
 }
 
 /// Writes a program that says its version in the place of each release file for this host that the lock pins, and the
@@ -72,7 +81,11 @@ pub(crate) fn releases(place: &Place) {
 
 /// A release file as its makers lay it out.
 fn release(name: &str, version: &str) -> Vec<u8> {
-    let program = says(version);
+    release_of(name, says(version))
+}
+
+/// A release file with this program in it, whatever it is called.
+pub(crate) fn release_of(name: &str, program: Vec<u8>) -> Vec<u8> {
     let member = |path: &str| Member { mode: 0o755, ..Member::file(path, &program) };
     match name {
         "containerd" => {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Fate, Report, Standing};
 use crate::arch::Arch;
+use crate::plan::release::against::{Change, Shift};
 use crate::plan::release::{Cell, Joined, Outcome, State, TagState};
 
 /// The machine of GitHub's that a cell is built on.
@@ -92,6 +93,37 @@ pub(super) fn images(joined: &[Joined], markdown: bool) -> String {
     } else {
         text
     }
+}
+
+/// How many reasons of one cell are told.
+const REASONS: usize = 8;
+
+/// The cells that are not as they were, of `total` that are released now.
+pub(super) fn shifts(shifts: &[Shift], total: usize, markdown: bool) -> String {
+    let row = |shift: &Shift| {
+        let (change, why) = match &shift.change {
+            Change::New => ("new", Vec::new()),
+            Change::Gone => ("not released any more", Vec::new()),
+            Change::Moved { why } if why.is_empty() => {
+                ("moves", vec!["as machines of another architecture make it".to_owned()])
+            }
+            Change::Moved { why } => {
+                let mut lines: Vec<_> = why.iter().take(REASONS).map(ToString::to_string).collect();
+                let more = why.len() - lines.len();
+                lines.extend((more > 0).then(|| format!("and {more} more")));
+                ("moves", lines)
+            }
+        };
+        let mut lines = vec![shift.images.join(", ")];
+        lines.extend(why);
+        [shift.cell.clone(), change.to_owned(), lines.join(if markdown { "<br>" } else { "\n" })]
+    };
+    if shifts.is_empty() {
+        return format!("nothing moves: all {total} cells have the keys they had\n");
+    }
+    let text = table(["cell", "", "images, and why"], shifts.iter().map(row), markdown);
+    let is_kept = |shift: &&Shift| shift.change != Change::Gone;
+    text + &format!("\n{} of {total} cells have other keys\n", shifts.iter().filter(is_kept).count())
 }
 
 /// Three columns. As lines, what the last one has more than one line of stands below.

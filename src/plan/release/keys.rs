@@ -19,17 +19,22 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
     let mut cells = Vec::new();
     for (pin, made) in &plan.sources {
         for cell in made {
-            let mut keys = Vec::new();
+            let (mut keys, mut record) = (Vec::new(), Value::Null);
             for toolchain in toolchains(&cell.toolchain, cell.arch, desk) {
                 let identity = toolchain.identity(cell.arch, &desk.watch.cancel)?;
                 let nowhere = || unreachable!("only the key is asked for");
-                let compile = plan.compile(cell, &identity, &nowhere).key();
-                keys.push(Key::of(&json!({
+                let compile = plan.compile(cell, &identity, &nowhere).record();
+                let mut account = json!({
                     "cell": "kernel 1",
                     "assembly": ASSEMBLY,
-                    "kernel": compile.to_string(),
+                    "kernel": Key::of(&compile).to_string(),
                     "images": plan.labelled(pin),
-                })));
+                });
+                keys.push(Key::of(&account));
+                if record.is_null() {
+                    account["kernel"] = compile;
+                    record = account;
+                }
             }
             let version = pin.version.to_string();
             let mut images: Vec<_> = Vec::new();
@@ -48,6 +53,7 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
                 is_pinned: cell.toolchain.is_identified(),
                 keys,
                 images,
+                record,
             });
         }
     }
@@ -87,7 +93,6 @@ pub(super) fn systems(plan: &os::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>, Err
                 record["modules"] = json!(compiled);
                 images.extend((*arch == Arch::Arm64).then(|| arm_name(image)));
             }
-            let key = Key::of(&record);
             cells.push(Cell {
                 name: name(Kind::Os, &plan.recipe.name, &set.version, *arch),
                 kind: Kind::Os,
@@ -95,8 +100,9 @@ pub(super) fn systems(plan: &os::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>, Err
                 version: set.version.clone(),
                 arch: *arch,
                 is_pinned: base.pin.is_some(),
-                keys: vec![key],
+                keys: vec![Key::of(&record)],
                 images,
+                record,
             });
         }
     }

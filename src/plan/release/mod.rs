@@ -3,6 +3,7 @@
 //! A cell is one recipe, one version, one architecture: `kernel/firecracker/5.10.77/amd64`. It is built on a machine of
 //! its own architecture or on another one; a kernel's compiler is not the same on both, so it has a key for each.
 
+pub mod against;
 mod error;
 mod join;
 mod keys;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::ser::Serializer;
+use serde_json::Value;
 
 use super::{Error as PlanError, kernel, os};
 use crate::arch::Arch;
@@ -72,6 +74,8 @@ pub struct Cell {
     pub keys: Vec<Key>,
     /// The repositories of its images; the first is there whenever the cell is.
     pub images: Vec<String>,
+    /// What its key is made of, as a machine of its own architecture makes it.
+    pub record: Value,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
