@@ -6,6 +6,7 @@ pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod gate;
 pub mod handoff;
 mod headers;
 pub mod images;
