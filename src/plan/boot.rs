@@ -19,7 +19,7 @@ use crate::store::{Store, Work};
 /// Where the kernel looks for the first program, in this order.
 const INITS: [&str; 4] = ["sbin/init", "etc/init", "bin/init", "bin/sh"];
 /// The label that tells what an image of ours is for.
-const ROLE: &str = "io.imgbuild.role";
+pub(super) const ROLE: &str = "io.imgbuild.role";
 /// What a guest may write to a disk of its own.
 const ROOM: u64 = 512 << 20;
 
@@ -148,9 +148,15 @@ struct Files {
 }
 
 /// Boots a kernel image with its modules image and a small init. `request` has everything but the paths.
-pub fn boot(parts: Parts<'_>, request: Request, store: &Store, watch: &Watch) -> Result<Report, Error> {
+pub fn boot(
+    parts: Parts<'_>,
+    request: Request,
+    expect: Option<&str>,
+    store: &Store,
+    watch: &Watch,
+) -> Result<Report, Error> {
     let files = files(parts, request, store, watch)?;
-    Ok(boot::boot(&files.request, &files.scratch(), watch)?)
+    Ok(boot::boot(&files.request, expect, &files.scratch(), watch)?)
 }
 
 /// Boots a kernel image, its modules image and a whole root volume. `node` has everything but the paths.
@@ -201,13 +207,20 @@ fn files(parts: Parts<'_>, request: Request, store: &Store, watch: &Watch) -> Re
         unpack(layout, modules, &volume, &watch.cancel)?;
     }
     fs_err::create_dir(work.path().join("boot")).map_err(oci::Error::from)?;
-    let name = &kernel.name;
+    let image = kernel;
     let kernel = root.join("boot/vmlinux");
     if !kernel.is_file() {
-        return Err(Error::NoVmlinux(name.clone()));
+        return Err(Error::NoVmlinux(image.name.clone()));
     }
     let bz_image = bz_image(&kernel, store)?;
-    let request = Request { kernel, bz_image, modules: modules.map(|_| volume), ..request };
+    let request = Request {
+        kernel,
+        bz_image,
+        config: config(&root.join("boot"))?,
+        flavour: image.labels.get("io.imgbuild.flavour").cloned(),
+        modules: modules.map(|_| volume),
+        ..request
+    };
     Ok(Files { work, request, modules: modules.map(|(found, _)| found.name.clone()) })
 }
 
@@ -293,13 +306,30 @@ fn is_program(root: &Root, path: &str) -> bool {
 
 /// The modules image that was built with a kernel image, in the same layout.
 fn beside<'i>(images: &'i [Found], kernel: &Found) -> Option<&'i Found> {
-    images.iter().find(|image| {
-        let same = |label: &str| image.labels.get(label) == kernel.labels.get(label);
-        has_role(image, Role::Modules)
-            && image.arch == kernel.arch
-            && same("io.imgbuild.flavour")
-            && same("io.imgbuild.kernel.release")
-    })
+    images.iter().find(|image| has_role(image, Role::Modules) && belongs(kernel, image))
+}
+
+/// Whether a kernel and modules are of one build.
+pub(super) fn belongs(kernel: &Found, modules: &Found) -> bool {
+    let same = |label: &str| modules.labels.get(label) == kernel.labels.get(label);
+    has_role(kernel, Role::Kernel)
+        && modules.arch == kernel.arch
+        && same("io.imgbuild.flavour")
+        && same("io.imgbuild.kernel.release")
+}
+
+/// The kernel's configuration beside it, if there is just one.
+fn config(boot: &Path) -> Result<Option<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(boot).map_err(oci::Error::from)? {
+        let path = entry.map_err(oci::Error::from)?.path();
+        found.extend(
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"config-"))
+                .then_some(path),
+        );
+    }
+    Ok(if found.len() == 1 { found.pop() } else { None })
 }
 
 /// The bzImage that was built with this kernel, if the store has it: no image does.
@@ -315,7 +345,7 @@ fn bz_image(kernel: &Path, store: &Store) -> Result<Option<PathBuf>, Error> {
     Ok(None)
 }
 
-fn has_role(image: &Found, role: Role) -> bool {
+pub(super) fn has_role(image: &Found, role: Role) -> bool {
     image.labels.get(ROLE).is_some_and(|name| name == role.name())
 }
 

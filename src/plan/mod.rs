@@ -6,6 +6,7 @@ pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod gate;
 pub mod handoff;
 pub mod images;
 pub mod kernel;
@@ -17,8 +18,10 @@ mod pack;
 pub mod rebuild;
 pub mod release;
 pub mod remote;
+pub mod sign;
 mod source;
 pub mod toolchain;
+pub mod verify;
 
 use std::collections::BTreeSet;
 

@@ -31,6 +31,10 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
                 keys.push(Key::of(&account));
                 if record.is_null() {
                     account["kernel"] = compile;
+                    // The packages that the tree's key stands for tell more than the key.
+                    if let Toolchain::Tree(tree) = &toolchain {
+                        account["kernel"]["toolchain"]["tree"] = tree.record();
+                    }
                     record = account;
                 }
             }
