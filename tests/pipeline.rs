@@ -9,6 +9,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::Value;
 use support::docker::{Docker, Door};
+use support::signing;
 use support::{Imgbuild, Place, host, node, real, tool, ubuntu};
 
 /// A copy of the catalogue that releases the tiny kernel for both architectures, and one root volume for this host's.
@@ -106,6 +107,12 @@ fn the_whole_pipeline_and_then_again_for_nothing() {
             let words = format!("{document} {}/org/{name} --arch {}", docker.host, host());
             assert!(place.imgbuild(&words).run().succeeds().json().is_object());
         }
+    }
+    signing::keys(&place);
+    for name in [real::KERNEL, real::MODULES, "capmvm-k8s-os:1.22.8"] {
+        let reference = format!("{}/org/{name}", docker.host);
+        place.imgbuild(&format!("sign {reference} --key a.key --provenance")).run().succeeds();
+        place.imgbuild(&format!("verify {reference} --key a.pub")).run().succeeds().prints("sbom");
     }
     let before = stored(&place);
     assert_eq!(matrix(), [""; 0]);
