@@ -89,9 +89,10 @@ pub struct SourceList {
 }
 
 /// The parsed lock.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lock {
     name: String,
+    text: String,
     places: BTreeMap<String, Base>,
     snapshots: BTreeMap<String, String>,
     kernels: Vec<KernelPin>,
@@ -215,7 +216,8 @@ impl Lock {
                 let nodes = top.tables("kubernetes", node::read).into_iter().flatten().collect();
                 (places, snapshots(top), kernels, trees, sources, releases, nodes)
             })?;
-        Ok(Self { name: name.to_owned(), places, snapshots, kernels, trees, sources, releases, nodes })
+        let (name, text) = (name.to_owned(), text.to_owned());
+        Ok(Self { name, text, places, snapshots, kernels, trees, sources, releases, nodes })
     }
 
     /// What messages call it: its path.
@@ -223,8 +225,15 @@ impl Lock {
         &self.name
     }
 
+    /// Its text, with the pins that were taken in.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Takes a pin in that was verified elsewhere; the file is not changed.
     pub fn admit(&mut self, pin: KernelPin) {
+        let text = edit::add_kernel(&self.text, &pin, "verified for one build");
+        self.text = text.expect("a text that was parsed can be added to");
         self.kernels.push(pin);
         self.kernels.sort_by(|a, b| a.version.cmp(&b.version));
     }

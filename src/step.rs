@@ -176,6 +176,28 @@ impl Key {
     }
 }
 
+impl std::str::FromStr for Key {
+    type Err = NotAKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAKey> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(NotAKey);
+        }
+        let digit = |digit: u8| if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 };
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0]) << 4 | digit(pair[1]);
+        }
+        Ok(Self(key))
+    }
+}
+
+/// What should be a key is not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key is 64 hexadecimal digits")]
+pub struct NotAKey;
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
@@ -185,6 +207,12 @@ impl fmt::Display for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -253,6 +281,12 @@ pub trait Step {
     /// How the artifact is checked when it is used.
     fn check(&self) -> Check {
         Check::Bytes
+    }
+
+    /// Whether the artifact is worth keeping where other machines find it: it takes minutes to make and less to bring,
+    /// and its record names nothing but pinned inputs, so that whoever makes it makes the same.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     /// What people call it: the step that had the same name at another time is the one it is compared with when it

@@ -5,11 +5,19 @@
 
 mod support;
 
+use imgbuild::arch::Arch;
+use imgbuild::inspect::roles::{self, Subject, judge};
+use imgbuild::kernel::kconfig::Config;
 use support::{Place, real};
 
-/// Checks a shipped flavour for both architectures.
+/// What every node's kernel is for.
+const NODES: &[&str] = &["qemu-microvm", "flintlock", "kubeadm", "cilium", "ipvs"];
+/// Firecracker, with ACPI and without.
+const FIRECRACKERS: &[&str] = &["firecracker", "firecracker-no-acpi"];
+
+/// Checks a shipped flavour for both architectures, and that it is fit for these roles with nothing late.
 #[track_caller]
-fn is_complete(flavour: &str) {
+fn is_complete(flavour: &str, roles: &[&str]) {
     let _alone = real::alone();
     let place = Place::with_shared_store();
     let run = place.imgbuild("config 5.10.262 --arch all --output configs --flavour").arg(flavour);
@@ -23,6 +31,24 @@ fn is_complete(flavour: &str) {
         for symbol in ["MODULES", "IKCONFIG", "IKCONFIG_PROC", "VIRTIO_BLK", "DEVTMPFS"] {
             assert!(config.contains(&format!("\nCONFIG_{symbol}=y\n")), "{flavour} {arch} lacks {symbol}");
         }
+        is_fit(flavour, arch.parse().unwrap(), &config, roles);
+    }
+}
+
+/// Checks that a resolved configuration is fit for these roles, where there are guests of its architecture in them, and
+/// that nothing is late or missing.
+fn is_fit(flavour: &str, arch: Arch, text: &str, roles: &[&str]) {
+    let config = Config::parse(text);
+    let version = real::VERSION.parse().unwrap();
+    let kubernetes = ["1.21.8".parse().unwrap(), "1.35.0".parse().unwrap()];
+    for role in roles.iter().map(|name| roles::role(name).unwrap()).filter(|role| role.is_for(arch)) {
+        for kubernetes in &kubernetes {
+            let kubernetes = Some(kubernetes);
+            let subject = Subject { config: &config, arch, version: &version, modules: None, kubernetes };
+            let fitness = judge(role, &subject);
+            let told = format!("{flavour} {arch} {}: {}", role.name, fitness.line(usize::MAX));
+            assert!(fitness.fit && fitness.late.is_empty() && fitness.optional.is_empty(), "{told}");
+        }
     }
 }
 
@@ -35,17 +61,17 @@ fn every_shipped_flavour_is_tested_here() {
 
 #[test]
 fn tiny_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
-    is_complete("tiny");
+    is_complete("tiny", &[]);
 }
 
 #[test]
 fn firecracker_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
-    is_complete("firecracker");
+    is_complete("firecracker", &[FIRECRACKERS, NODES].concat());
 }
 
 #[test]
 fn cloud_hypervisor_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
-    is_complete("cloud-hypervisor");
+    is_complete("cloud-hypervisor", &[FIRECRACKERS, NODES, &["cloud-hypervisor"]].concat());
 }
 
 #[test]

@@ -21,21 +21,6 @@ pub(super) fn check(data: &[u8], arch: Arch, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The release in a kernel's banner, `Linux version 5.10.262 (`, if it is there to be read.
-pub(super) fn release(data: &[u8]) -> Option<String> {
-    const BANNER: &[u8] = b"Linux version ";
-    let mut rest = data;
-    while let Some(at) = rest.windows(BANNER.len()).position(|window| window == BANNER) {
-        rest = &rest[at + BANNER.len()..];
-        let end = rest.iter().take(64).position(|byte| *byte == b' ').unwrap_or(0);
-        // Elsewhere in the kernel stands `Linux version %s`.
-        if end > 0 && rest[0].is_ascii_digit() && rest.get(end + 1) == Some(&b'(') {
-            return String::from_utf8(rest[..end].to_vec()).ok();
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,15 +42,6 @@ mod tests {
         for notes in [&[("GNU", 18), ("Xen", 6)][..], &[]] {
             let refused = outcome(&elf(62, notes), Arch::X86_64);
             assert!(refused.contains("no PVH note"), "{refused}");
-        }
-    }
-
-    #[test]
-    fn a_kernel_tells_its_release() {
-        let data = b"ELF\0%s version %s\0Linux version %s\0Linux version 5.10.262-a (me@here) (gcc) #1\n\0";
-        assert_eq!(release(data).as_deref(), Some("5.10.262-a"));
-        for without in [&b""[..], b"Linux version ", b"Linux version 5.10", b"Linux version 5.10 is old"] {
-            assert_eq!(release(without), None);
         }
     }
 

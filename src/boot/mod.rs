@@ -177,7 +177,7 @@ fn check(request: &Request, watch: &Watch) -> Result<(PathBuf, Option<Volume>), 
         }
         (checked, _) => checked.map(|()| kernel)?,
     };
-    match (&volume, header::release(&data)) {
+    match (&volume, crate::kernel::header::release(&data)) {
         (Some(volume), Some(release)) if volume.version != release => {
             Err(Error::Release { kernel: release, modules: volume.version.clone() })
         }

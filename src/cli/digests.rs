@@ -3,6 +3,8 @@
 use clap::Args;
 
 use super::kernel::Selection;
+use super::push::Transport;
+use super::remote::RemoteCache;
 use super::{Context, Failure};
 use crate::digests::Verdict;
 use crate::plan::digests;
@@ -19,6 +21,10 @@ Examples:
 pub(super) struct DigestsCommand {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    remote: RemoteCache,
+    #[command(flatten)]
+    transport: Transport,
     /// Record what was built in recipes/digests.toml of the catalogue
     #[arg(long)]
     write: bool,
@@ -31,7 +37,7 @@ impl DigestsCommand {
         let path = self.write.then(|| digests::file(&catalogue)).transpose()?;
         let recorded = digests::recorded(&catalogue)?;
         let plan = self.selection.plan(context)?;
-        let built = digests::build(&plan, &context.store()?, &context.watch)?;
+        let built = digests::build(&plan, &self.remote.store(&self.transport, context)?, &context.watch)?;
         let mut text = String::new();
         for entry in &built {
             let verdict = match recorded.compare(entry) {

@@ -38,6 +38,11 @@ pub(super) struct Selection {
 }
 
 impl Selection {
+    /// The toolchain that is asked for.
+    pub(super) fn toolchain(&self) -> Option<&String> {
+        self.toolchain.as_ref()
+    }
+
     /// Looks everything up.
     pub(super) fn plan(&self, context: &Context) -> Result<Plan, Failure> {
         let catalogue = context.catalogue();
@@ -89,12 +94,19 @@ impl Kernel {
         let mut plan = self.selection.plan(context)?;
         plan.compression = self.output.packing.compression;
         if self.dry_run {
-            return super::plan::print(&plan, false, self.output.format, context);
+            return super::plan::print(
+                &plan,
+                false,
+                self.output.format,
+                &self.output.store(context)?,
+                context,
+            );
         }
         let prefix = self.output.prefix(context)?;
         let recorded = digests::recorded(&Catalogue::find(context.global.catalogue.clone()))?;
         let locked = self.selection.locked;
-        let images = plan.run(&context.store()?, &self.output.layout, &recorded, locked, &context.watch)?;
+        let images =
+            plan.run(&self.output.store(context)?, &self.output.layout, &recorded, locked, &context.watch)?;
         self.output.tell(&images, prefix.as_ref(), "imgbuild boot", context)
     }
 }

@@ -293,7 +293,7 @@ fn path(context: &Context, found: &Catalogue) -> Result<PathBuf, Failure> {
     match (&context.global.lock, found) {
         (Some(path), _) => Ok(path.clone()),
         (None, Catalogue::Directory(dir)) => Ok(dir.join(catalogue::LOCK)),
-        (None, Catalogue::Builtin) => Err(Error::Builtin(found.name(catalogue::LOCK)).into()),
+        (None, _) => Err(Error::Builtin(found.name(catalogue::LOCK)).into()),
     }
 }
 

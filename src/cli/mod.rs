@@ -1,5 +1,6 @@
 //! The command line: what is asked for, what is told, and how it ends. The only room that prints.
 
+mod attest;
 mod boot;
 mod cache;
 mod config;
@@ -21,7 +22,10 @@ mod plan;
 mod progress;
 mod pull;
 mod push;
+mod release;
+mod remote;
 mod settings;
+mod spec;
 mod tree;
 mod validate;
 
@@ -89,7 +93,7 @@ enum Command {
     Kernel(kernel::Kernel),
     /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
     Os(os::Os),
-    /// Tell the steps of a build, what is cached, and why the rest is not
+    /// Tell the steps of a build, what is cached, and why the rest is not; with --all, what is released
     Plan(plan::PlanCommand),
     /// Resolve and check a kernel configuration, without compiling
     Config(config::Config),
@@ -99,12 +103,14 @@ enum Command {
     Tree(tree::Tree),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
+    Release(release::Release),
     Boot(boot::Boot),
     /// Tell what images hold: platforms, layers, labels, files
     Inspect(inspect::Inspect),
     Validate(validate::Validate),
     Diff(diff::Diff),
     Export(export::ExportCommand),
+    Spec(spec::Spec),
     /// Push images of a layout to a registry
     Push(push::Push),
     /// Pull an image from a registry into a layout, every digest checked
@@ -113,6 +119,8 @@ enum Command {
     Copy(copy::Copy),
     /// Join images that were pushed by digest into one multi-architecture image
     Index(index::Index),
+    Sbom(attest::SbomCommand),
+    Provenance(attest::ProvenanceCommand),
     /// Check a password at a registry and keep it where docker does
     Login(login::Login),
     /// Build images and compare them with the recorded digests, or record them
@@ -142,15 +150,31 @@ enum Failure {
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
+    Release(#[from] crate::plan::release::Error),
+    #[error("{name}: {error}")]
+    Cell { name: String, error: Box<Failure> },
+    #[error("{} of {} not released: {}", failed.len(), counted(*.total, what), crate::document::list(.failed.iter().map(String::as_str)))]
+    Unreleased { what: &'static str, failed: Vec<String>, total: usize, class: crate::step::Class },
+    #[error(transparent)]
     Inspect(#[from] crate::inspect::Error),
     #[error(transparent)]
     Export(#[from] crate::export::Error),
+    #[error(transparent)]
+    Attest(#[from] crate::plan::attest::Error),
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
+    #[error("`{place}` is not fit for {wanted}")]
+    Unfit { place: String, wanted: String, lines: Vec<String> },
+    #[error(transparent)]
+    Role(#[from] crate::inspect::roles::UnknownRole),
     #[error("`{a}` and `{b}` are not the same: {}", counted(*.count, "difference"))]
     Differ { a: String, b: String, count: usize },
     #[error(transparent)]
     Registry(#[from] crate::registry::Error),
+    #[error(transparent)]
+    Handoff(#[from] crate::plan::handoff::Error),
+    #[error(transparent)]
+    Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -185,14 +209,22 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Release(error) => Some(error),
+            Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),
+            Self::Attest(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Handoff(error) => Some(error),
+            Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
+            Self::Role(error) => Some(error),
             Self::Usage { .. }
             | Self::Damaged { .. }
             | Self::Unsound { .. }
+            | Self::Unfit { .. }
             | Self::Differ { .. }
+            | Self::Unreleased { .. }
             | Self::Io(_) => None,
         }
     }
@@ -203,8 +235,9 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
-            (None, Self::Damaged { .. } | Self::Unsound { .. }) => Class::Verification,
+            (None, Self::Damaged { .. } | Self::Unsound { .. } | Self::Unfit { .. }) => Class::Verification,
             (None, Self::Differ { .. }) => Class::NotReproducible,
+            (None, Self::Unreleased { class, .. }) => *class,
             (None, _) => Class::Usage,
         }
     }
@@ -214,15 +247,27 @@ impl Diagnose for Failure {
             (Some(error), _) => error.hint(),
             (None, Self::Usage { hint, .. }) => Some(hint.clone()),
             (None, Self::Io(error)) => crate::step::io_hint(error),
+            (None, Self::Unreleased { what: "image", .. }) => Some(
+                "`imgbuild release` builds what is missing, and the same command joins it; the other images are joined".into(),
+            ),
+            (None, Self::Unreleased { .. }) => {
+                Some("the same command goes on with what failed: everything else is published".into())
+            }
             (None, Self::Damaged { .. }) => Some(
                 "they are made or fetched again when they are needed; a disk that does this twice is failing"
                     .into(),
             ),
+            (None, Self::Unfit { .. }) => {
+                Some("ask for the symbols in a fragment of the kernel's recipe; `imgbuild validate -v` tells what each is for".into())
+            }
             (None, _) => None,
         }
     }
 
     fn detail(&self) -> Option<String> {
+        if let Self::Unfit { lines, .. } = self {
+            return Some(lines.join("\n"));
+        }
         self.inner().and_then(Diagnose::detail)
     }
 }
@@ -340,15 +385,19 @@ pub fn main() -> ExitCode {
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
+            Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
             Command::Inspect(command) => command.run(&context),
             Command::Validate(command) => command.run(&context),
             Command::Diff(command) => command.run(&context),
             Command::Export(command) => command.run(&context),
+            Command::Spec(command) => command.run(&context),
             Command::Push(command) => command.run(&context),
             Command::Pull(command) => command.run(&context),
             Command::Copy(command) => command.run(&context),
             Command::Index(command) => command.run(&context),
+            Command::Sbom(command) => command.run(&context),
+            Command::Provenance(command) => command.run(&context),
             Command::Login(command) => command.run(&context),
             Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),

@@ -59,7 +59,7 @@ impl Os {
         let packing = layer::Packing { compression: self.output.packing.compression, threads };
         let system = System::of(self.recipe.as_deref());
         let plan = Plan::new(&system, &self.k8s, &self.arch, &catalogue, lock, mirrors, packing)?;
-        let store = context.store()?;
+        let store = self.output.store(context)?;
         if self.dry_run {
             return super::plan::print_lines(
                 &plan.outline(self.explain, &store)?,

@@ -6,12 +6,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::push::{Destination, lines};
+use super::remote::RemoteCache;
 use super::{Context, Failure, Format};
 use crate::digests::Verdict;
 use crate::oci::compression::Compression;
 use crate::plan::images::Built;
 use crate::registry::reference::Prefix;
 use crate::step::human;
+use crate::store::Store;
 
 /// How images are packed: shared by the commands that build some, and by those that tell how.
 #[derive(Debug, Args)]
@@ -34,6 +36,8 @@ pub(super) struct Output {
     push: bool,
     #[command(flatten)]
     destination: Destination,
+    #[command(flatten)]
+    remote: RemoteCache,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -47,6 +51,11 @@ impl Output {
         }
         self.destination.refuse()?;
         Ok(None)
+    }
+
+    /// The store, with the caches that are looked into.
+    pub(super) fn store(&self, context: &Context) -> Result<Store, Failure> {
+        self.remote.store(&self.destination.transport, context)
     }
 
     /// Pushes what was built, if asked for, and tells of it; `next` is the command to go on with, without the layout.

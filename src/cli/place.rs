@@ -8,6 +8,7 @@ use super::{Context, Failure};
 use crate::arch::Arch;
 use crate::oci::layout::Layout;
 use crate::plan::boot::Part;
+use crate::plan::handoff::Named;
 use crate::registry::pull;
 use crate::registry::reference::Reference;
 use crate::store::Work;
@@ -29,6 +30,14 @@ impl Place {
         Ok(Self { name: dir.display().to_string(), layout: Layout::open(dir)?, image, _work: None })
     }
 
+    /// Opens what an argument names, if that is on this disk: none for a reference.
+    pub(super) fn local(argument: &str) -> Result<Option<Self>, Failure> {
+        match named(argument)? {
+            Named::Layout(dir, image) => Self::open(&dir, image).map(Some),
+            Named::Reference(_) => Ok(None),
+        }
+    }
+
     /// The image meant, to boot with.
     pub(super) fn part(&self) -> Part<'_> {
         Part { place: &self.name, layout: &self.layout, image: self.image.as_deref() }
@@ -48,17 +57,25 @@ impl Context {
         transport: &Transport,
         arch: Option<Arch>,
     ) -> Result<Place, Failure> {
-        let (dir, image) = split(argument);
-        if dir.is_dir() || !is_reference(argument) {
-            return Place::open(&dir, image);
-        }
-        let reference = tagged(argument)?;
+        let reference = match named(argument)? {
+            Named::Layout(dir, image) => return Place::open(&dir, image),
+            Named::Reference(reference) => reference,
+        };
         let client = transport.client(&reference, self)?;
         let work = self.store()?.work()?;
         let layout = Layout::create(&work.path().join("pulled"))?;
         let pulled = pull(&reference, arch, &client, &layout)?;
         Ok(Place { name: argument.to_owned(), layout, image: Some(pulled.name), _work: Some(work) })
     }
+}
+
+/// The image that an argument names, without looking at it: `DIR`, `DIR:IMAGE`, or a reference.
+pub(super) fn named(argument: &str) -> Result<Named, Failure> {
+    let (dir, image) = split(argument);
+    if dir.is_dir() || !is_reference(argument) {
+        return Ok(Named::Layout(dir, image));
+    }
+    Ok(Named::Reference(tagged(argument)?))
 }
 
 /// Whether this can only be a reference: it has a registry's host, and does not begin as paths do.

@@ -7,7 +7,7 @@ use clap::Args;
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
-use super::{Context, Failure, Format};
+use super::{Context, Failure, Format, attest};
 use crate::document::list;
 use crate::oci::layout::Layout;
 use crate::plan::images::Built;
@@ -45,16 +45,17 @@ pub(super) struct Destination {
     /// Push under the digest alone, without a tag: `imgbuild index` joins what was pushed so
     #[arg(long, conflicts_with = "append")]
     by_digest: bool,
+    /// Attach SBOM and provenance to what is pushed; the store has to be the one it was built with
+    #[arg(long)]
+    attest: bool,
     #[command(flatten)]
-    transport: Transport,
+    pub(super) transport: Transport,
 }
 
 impl Destination {
     /// The registry named on the command line, in the environment or in the settings, strongest first.
     pub(super) fn prefix(&self, context: &Context) -> Result<Option<Prefix>, Failure> {
-        let named = self.registry.as_ref().filter(|text| !text.is_empty());
-        let named = named.or(context.settings.registry.as_ref());
-        Ok(named.map(|text| Prefix::from_str(text)).transpose()?)
+        prefix(self.registry.as_ref(), context)
     }
 
     /// The registry, which has to be named.
@@ -69,10 +70,11 @@ impl Destination {
 
     /// Fails if something is said about a push that is not asked for.
     pub(super) fn refuse(&self) -> Result<(), Failure> {
-        if !self.append && !self.by_digest {
+        if !self.append && !self.by_digest && !self.attest {
             return Ok(());
         }
-        let message = "`--append` and `--by-digest` say how to push, and nothing is pushed".into();
+        let message =
+            "`--append`, `--by-digest` and `--attest` say how to push, and nothing is pushed".into();
         Err(Failure::Usage { message, hint: "add `--push`".into() })
     }
 
@@ -103,7 +105,12 @@ impl Destination {
     ) -> Result<Vec<Pushed>, Failure> {
         let (mut clients, mut pushed) = (Vec::<Client>::new(), Vec::new());
         let known = Known::default();
-        for (root, mut target) in images {
+        // What cannot be told of an image is known before the first one is pushed.
+        let documents = |(root, _): &(Descriptor, Reference)| {
+            if self.attest { attest::gather(layout, root.digest().as_ref(), context) } else { Ok(Vec::new()) }
+        };
+        let documents = images.iter().map(documents).collect::<Result<Vec<_>, _>>()?;
+        for ((root, mut target), documents) in images.into_iter().zip(documents) {
             if self.by_digest {
                 target = target.at(root.digest().as_ref());
             }
@@ -113,10 +120,21 @@ impl Destination {
                 clients.push(self.transport.client(&target, context)?);
             }
             let source = Source::Layout(layout);
-            pushed.push(registry::push(&source, &root, &target, &clients[at], &known, self.append)?);
+            let image = registry::push(&source, &root, &target, &clients[at], &known, self.append)?;
+            attest::attach(&documents, &target.repository, &clients[at])?;
+            if self.attest && !self.by_digest {
+                attest::attach_to_index(&target, &image.digest, &clients[at])?;
+            }
+            pushed.push(image);
         }
         Ok(pushed)
     }
+}
+
+/// The registry that is named, or that of the settings.
+pub(super) fn prefix(named: Option<&String>, context: &Context) -> Result<Option<Prefix>, Failure> {
+    let named = named.filter(|text| !text.is_empty()).or(context.settings.registry.as_ref());
+    Ok(named.map(|text| Prefix::from_str(text)).transpose()?)
 }
 
 /// One line per image: its name in the registry with its digest.

@@ -12,6 +12,14 @@ pub(super) struct Settings {
     pub(super) store: Option<PathBuf>,
     /// Where images are pushed to.
     pub(super) registry: Option<String>,
+    /// Repositories that are looked into for what others have made.
+    pub(super) caches: Vec<String>,
+    /// Whether what is made here is put into the first of them.
+    pub(super) cache_write: bool,
+    /// Public keys whose entries are used, and no others.
+    pub(super) cache_trust: Vec<PathBuf>,
+    /// The private key that entries are signed with.
+    pub(super) cache_key: Option<PathBuf>,
     /// Mirrors by place.
     pub(super) mirrors: Vec<(String, String)>,
 }
@@ -35,6 +43,10 @@ impl Settings {
         Ok(Document::new(name, text).read(|fields| Self {
             store: fields.text("store").map(|text| text.value.into()),
             registry: fields.text("registry").map(|text| text.value),
+            caches: fields.texts("cache").into_iter().map(|text| text.value).collect(),
+            cache_write: fields.boolean("cache-write"),
+            cache_trust: fields.texts("cache-trust").into_iter().map(|text| text.value.into()).collect(),
+            cache_key: fields.text("cache-key").map(|text| text.value.into()),
             mirrors: fields
                 .named_texts("mirror")
                 .into_iter()
@@ -51,11 +63,15 @@ mod tests {
     #[test]
     fn settings_are_read_and_mistakes_told() {
         let settings =
-            Settings::parse("c", "store = '/s'\nregistry = 'h.example/org'\n[mirror]\n'kernel.org' = '/m'\n")
+            Settings::parse("c", "store = '/s'\nregistry = 'h.example/org'\ncache = ['h.example/cache']\ncache-write = true\n[mirror]\n'kernel.org' = '/m'\n")
                 .unwrap();
         let expected = Settings {
             store: Some("/s".into()),
             registry: Some("h.example/org".into()),
+            caches: vec!["h.example/cache".into()],
+            cache_write: true,
+            cache_trust: Vec::new(),
+            cache_key: None,
             mirrors: vec![("kernel.org".into(), "/m".into())],
         };
         assert_eq!(settings, expected);

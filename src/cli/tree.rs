@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::push::Transport;
+use super::remote::RemoteCache;
 use super::{Context, Failure};
 use crate::arch::Arch;
 use crate::plan::{self, toolchain};
@@ -19,6 +21,10 @@ pub(super) struct Tree {
     /// Toolchains of the catalogue [default: those that are some kernels' default]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    #[command(flatten)]
+    remote: RemoteCache,
+    #[command(flatten)]
+    transport: Transport,
 }
 
 impl Tree {
@@ -26,7 +32,7 @@ impl Tree {
         let catalogue = context.catalogue();
         let lock = context.lock(&catalogue)?;
         let mirrors = context.mirrors(&lock)?;
-        let store = context.store()?;
+        let store = self.remote.store(&self.transport, context)?;
         let inputs = toolchain::Inputs { lock: &lock, mirrors: &mirrors, store: &store };
         let all = catalogue.toolchains().map_err(plan::Error::from)?;
         let known = || all.iter().map(|recipe| recipe.name.clone()).collect::<Vec<_>>();

@@ -159,14 +159,14 @@ impl Pair<'_> {
         let mut aside = BufWriter::new(tempfile::tempfile()?);
         let mut starts = BTreeMap::new();
         let mut next = 0;
-        each_content(sides[0], &trees[0], paths, cancel, &mut |path, bytes| {
+        files::show(sides[0], &trees[0], paths, cancel, &mut |path, bytes| {
             starts.insert(path.clone(), next);
             next += std::io::copy(bytes, &mut aside)?;
             Ok(())
         })?;
         let mut aside = aside.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         let mut offsets = BTreeMap::new();
-        each_content(sides[1], &trees[1], paths, cancel, &mut |path, bytes| {
+        files::show(sides[1], &trees[1], paths, cancel, &mut |path, bytes| {
             aside.seek(SeekFrom::Start(starts[path]))?;
             let mine = BufReader::new((&aside).take(trees[0][path].file.size));
             offsets.insert(path.clone(), first_difference(mine, BufReader::new(bytes))?);
@@ -217,26 +217,6 @@ impl Pair<'_> {
             self.add(None, "manifest as written", digest(images[0]), digest(images[1]));
         }
     }
-}
-
-/// Shows the bytes of the files at `paths`, each from the layer that counts.
-fn each_content(
-    (source, image): (&dyn Source, &Image),
-    tree: &Tree,
-    paths: &BTreeSet<Bytes>,
-    cancel: &Cancel,
-    show: &mut dyn FnMut(&Bytes, &mut dyn Read) -> std::io::Result<()>,
-) -> Result<(), Error> {
-    for (number, layer) in image.manifest.layers().iter().enumerate() {
-        let counts = |path: &Bytes| paths.contains(path) && tree[path].layer == number;
-        if !paths.iter().any(counts) {
-            continue;
-        }
-        files::visit(source, layer, cancel, &mut |file, bytes| {
-            if file.kind == Kind::File && counts(&file.path) { Ok(show(&file.path, bytes)?) } else { Ok(()) }
-        })?;
-    }
-    Ok(())
 }
 
 /// How many bytes two readers have in common at their beginning.

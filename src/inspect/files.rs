@@ -1,6 +1,6 @@
 //! The files of an image: its layers' entries one by one, and what they come to one above the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use oci_spec::image::Descriptor;
@@ -224,6 +224,27 @@ pub fn tree(
         summed(number, sums)?;
     }
     Ok(tree)
+}
+
+/// Shows the bytes of the files at `paths`, each from the layer that counts.
+pub fn show(
+    (source, image): (&dyn Source, &Image),
+    tree: &Tree,
+    paths: &BTreeSet<Bytes>,
+    cancel: &Cancel,
+    show: &mut dyn FnMut(&Bytes, &mut dyn Read) -> std::io::Result<()>,
+) -> Result<(), Error> {
+    for (number, layer) in image.manifest.layers().iter().enumerate() {
+        let counts =
+            |path: &Bytes| paths.contains(path) && tree.get(path).is_some_and(|node| node.layer == number);
+        if !paths.iter().any(counts) {
+            continue;
+        }
+        visit(source, layer, cancel, &mut |file, bytes| {
+            if file.kind == Kind::File && counts(&file.path) { Ok(show(&file.path, bytes)?) } else { Ok(()) }
+        })?;
+    }
+    Ok(())
 }
 
 /// Digest and kind of what a reader yields.

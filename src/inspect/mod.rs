@@ -6,6 +6,7 @@ pub mod diff;
 pub mod files;
 pub mod node;
 pub mod report;
+pub mod roles;
 mod rules;
 pub mod validate;
 

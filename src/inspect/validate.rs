@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::files::{self, Kind, Tree};
 use super::node::{self, Volume};
+use super::roles::{self, judged::Parts};
 use super::{Error, Finding, Image, Selection, images, listed, rules};
 use crate::arch::Arch;
 use crate::oci;
@@ -24,6 +25,9 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// What could not be checked on this host, and why.
     pub notes: Vec<Finding>,
+    /// What its kernels' fitness is told from.
+    #[serde(skip)]
+    pub parts: Parts,
 }
 
 /// An image that was read.
@@ -43,7 +47,8 @@ pub struct Read {
 
 /// Reads the selected images whole; without a selection, every other blob of the source as well.
 pub fn validate(source: &dyn Source, selection: &Selection, cancel: &Cancel) -> Result<Verdict, Error> {
-    let mut verdict = Verdict { images: Vec::new(), findings: Vec::new(), notes: Vec::new() };
+    let mut verdict =
+        Verdict { images: Vec::new(), findings: Vec::new(), notes: Vec::new(), parts: Parts::default() };
     let mut seen = BTreeSet::new();
     let mut places = BTreeSet::new();
     for image in images(source, selection)? {
@@ -58,7 +63,7 @@ pub fn validate(source: &dyn Source, selection: &Selection, cancel: &Cancel) -> 
         if !places.insert((image.name.clone(), image.platform())) {
             faults.add("there is another image of this name and platform");
         }
-        let tree = faults.image(source, cancel)?;
+        let tree = faults.image(source, &mut verdict.parts, cancel)?;
         verdict.images.push(Read {
             image: image.name.clone(),
             platform: image.platform(),
@@ -119,7 +124,7 @@ impl Faults<'_> {
         self.found.push(Finding { image, platform, path, what });
     }
 
-    fn image(&mut self, source: &dyn Source, cancel: &Cancel) -> Result<Tree, Error> {
+    fn image(&mut self, source: &dyn Source, parts: &mut Parts, cancel: &Cancel) -> Result<Tree, Error> {
         let image = self.image;
         self.documents();
         let diff_ids = image.config.rootfs().diff_ids();
@@ -173,8 +178,32 @@ impl Faults<'_> {
             self.entries(&tree);
             rules::check(self, &tree);
             self.node(source, cancel)?;
+            self.parts(source, &tree, parts, cancel)?;
         }
         Ok(tree)
+    }
+
+    /// What the fitness of kernels is told from.
+    fn parts(
+        &mut self,
+        source: &dyn Source,
+        tree: &Tree,
+        parts: &mut Parts,
+        cancel: &Cancel,
+    ) -> Result<(), Error> {
+        let image = self.image;
+        let modules = roles::kernel::modules(image, tree.values().map(|node| &node.file));
+        if roles::kernel::is_one(tree.keys())
+            && let Some(kernel) = roles::kernel::read(source, image, cancel)?
+        {
+            kernel.contradictions().into_iter().for_each(|(path, what)| self.at(&path, what));
+            parts.kernels.push(kernel);
+        } else {
+            parts.modules.extend(modules);
+        }
+        let kubernetes = image.label("io.imgbuild.kubernetes.version");
+        parts.kubernetes.extend(kubernetes.and_then(|version| version.parse().ok()));
+        Ok(())
     }
 
     /// What the users of a root volume rely on.

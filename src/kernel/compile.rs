@@ -50,6 +50,8 @@ pub struct Compile<'a, E> {
     pub requested: Arc<Requested>,
     /// The tools: the identity of a tree, or of this host's own.
     pub toolchain: Value,
+    /// Whether the tools are pinned, so that any machine's kernel is every machine's.
+    pub pinned: bool,
     /// Where to build.
     pub site: &'a SiteOf<'a, E>,
 }
@@ -75,6 +77,10 @@ impl<E: From<Error>> Step for Compile<'_, E> {
 
     fn name(&self) -> String {
         format!("Linux {} {} {}", self.version, self.arch, self.flavour)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.pinned
     }
 
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), E> {

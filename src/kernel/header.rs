@@ -79,6 +79,21 @@ pub fn has_pvh_note(data: &[u8]) -> bool {
     find().unwrap_or(false)
 }
 
+/// The release in a kernel's banner, `Linux version 5.10.262 (`, if it is there to be read.
+pub fn release(data: &[u8]) -> Option<String> {
+    const BANNER: &[u8] = b"Linux version ";
+    let mut rest = data;
+    while let Some(at) = memchr::memmem::find(rest, BANNER) {
+        rest = &rest[at + BANNER.len()..];
+        let end = rest.iter().take(64).position(|byte| *byte == b' ').unwrap_or(0);
+        // Elsewhere in the kernel stands `Linux version %s`.
+        if end > 0 && rest[0].is_ascii_digit() && rest.get(end + 1) == Some(&b'(') {
+            return String::from_utf8(rest[..end].to_vec()).ok();
+        }
+    }
+    None
+}
+
 /// Whether an ELF still has its symbol table.
 pub fn has_symbols(data: &[u8]) -> bool {
     section(data, b".symtab").is_some()
@@ -142,6 +157,15 @@ pub(crate) mod tests {
         }
         let whole = elf(x86, &[pvh]);
         assert!((0..whole.len()).all(|length| !has_pvh_note(&whole[..length])), "a damaged ELF has no note");
+    }
+
+    #[test]
+    fn a_kernel_tells_its_release() {
+        let data = b"ELF\0%s version %s\0Linux version %s\0Linux version 5.10.262-a (me@here) (gcc) #1\n\0";
+        assert_eq!(release(data).as_deref(), Some("5.10.262-a"));
+        for without in [&b""[..], b"Linux version ", b"Linux version 5.10", b"Linux version 5.10 is old"] {
+            assert_eq!(release(without), None);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An image's layers as files in a directory, for looking at and for building disks from.
 
+use std::io::Read;
 use std::path::Path;
 
 use fs_err as fs;
@@ -16,20 +17,26 @@ pub fn unpack(layout: &Layout, image: &Found, dir: &Path, cancel: &Cancel) -> Re
     fs::create_dir_all(dir)?;
     for layer in image.manifest.layers() {
         layout.sound(layer.digest().as_ref())?;
-        let mut archive = tar::Archive::new(Layer::open(layout, layer)?);
-        for entry in archive.entries()? {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let mut entry = entry?;
-            let name = entry.path()?.display().to_string();
-            match entry.header().entry_type() {
-                EntryType::Regular | EntryType::Directory | EntryType::Symlink | EntryType::Link => {}
-                _ => return Err(Error::Entry(name, "it is no file, directory or link")),
-            }
-            if !entry.unpack_in(dir)? {
-                return Err(Error::Entry(name, "it would land outside the directory"));
-            }
+        unpack_stream(Layer::open(layout, layer)?, dir, cancel)?;
+    }
+    Ok(())
+}
+
+/// Unpacks one tar stream into `dir`, with the same care.
+pub fn unpack_stream(stream: impl Read, dir: &Path, cancel: &Cancel) -> Result<(), Error> {
+    let mut archive = tar::Archive::new(stream);
+    for entry in archive.entries()? {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let mut entry = entry?;
+        let name = entry.path()?.display().to_string();
+        match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Directory | EntryType::Symlink | EntryType::Link => {}
+            _ => return Err(Error::Entry(name, "it is no file, directory or link")),
+        }
+        if !entry.unpack_in(dir)? {
+            return Err(Error::Entry(name, "it would land outside the directory"));
         }
     }
     Ok(())

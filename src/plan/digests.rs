@@ -29,7 +29,7 @@ pub fn recorded(catalogue: &Catalogue) -> Result<Digests, Error> {
 pub fn file(catalogue: &Catalogue) -> Result<PathBuf, Error> {
     match catalogue {
         Catalogue::Directory(dir) => Ok(dir.join(DIGESTS)),
-        Catalogue::Builtin => Err(Error::BuiltinDigests),
+        _ => Err(Error::BuiltinDigests),
     }
 }
 

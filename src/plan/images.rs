@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::pack::PackedLayer;
 use super::{Error, digests};
 use crate::arch::Arch;
+use crate::attest::statement::Definition;
 use crate::digests::{Digests, Entry, Verdict};
 use crate::oci::compression::Compression;
 use crate::oci::image::{Image, Labels, index};
@@ -47,6 +48,8 @@ pub(super) struct Member {
     pub(super) layers: Vec<PackedLayer>,
     /// What may be recorded of it.
     pub(super) entry: Entry,
+    /// What it was made from.
+    pub(super) definition: Definition,
 }
 
 impl Member {

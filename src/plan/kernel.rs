@@ -13,11 +13,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use super::account::{self, Asked};
 use super::images::Built;
 use super::images::{self, Joined, Member};
 use super::pack::{Pack, PackedLayer, Role};
 use super::toolchain::{Identities, Toolchain};
 use crate::arch::Arch;
+use crate::attest::statement::{Definition, Run};
 use crate::digests::{Digests, Entry};
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
@@ -30,7 +32,7 @@ use crate::oci::image::{Labels, image};
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
 use crate::recipe::kernel::Absent;
-use crate::recipe::{Catalogue, KernelRecipe};
+use crate::recipe::{Catalogue, Copied, Copier, KernelRecipe, catalogue, copied};
 use crate::step::{Level, Step, Watch, hex};
 use crate::store::{Store, Work};
 use crate::version::Version;
@@ -57,6 +59,14 @@ impl Flavour {
             Self::Named(name) => catalogue.flavour(name)?,
             Self::File(path) => catalogue.kernel_file(path)?,
         })
+    }
+
+    /// What a statement calls the recipe that this is.
+    fn recorded(&self, recipe: &KernelRecipe) -> String {
+        match self {
+            Self::File(path) => copied::own_name(path),
+            Self::Default | Self::Named(_) => recipe.name.clone(),
+        }
     }
 }
 
@@ -107,6 +117,8 @@ pub struct Plan {
     pub compression: Compression,
     /// How many jobs make runs at once, and how many threads compress.
     pub jobs: usize,
+    /// What the recipe is called in a statement, and the files that it was read from.
+    recorded: (String, Copied),
 }
 
 impl Plan {
@@ -119,7 +131,10 @@ impl Plan {
         jobs: usize,
         watch: &Watch,
     ) -> Result<Self, Error> {
+        let copier = Copier::default();
+        let catalogue = &catalogue.watched(&copier);
         let recipe = request.flavour.recipe(catalogue)?;
+        let recorded = (request.flavour.recorded(&recipe), copier.clone());
         let arches = super::arches(&request.arches, &recipe.arches())?;
         let mut sources: Vec<(KernelPin, Vec<Cell>)> = Vec::new();
         for version in &request.versions {
@@ -138,7 +153,8 @@ impl Plan {
             let cells = arches.iter().map(cell).collect::<Result<_, _>>()?;
             sources.push((pin, cells));
         }
-        Ok(Self { recipe, sources, lock, mirrors, compression: Compression::Gzip, jobs })
+        let recorded = (recorded.0, recorded.1.copied());
+        Ok(Self { recipe, sources, lock, mirrors, compression: Compression::Gzip, jobs, recorded })
     }
 
     /// How layers are packed.
@@ -165,6 +181,7 @@ impl Plan {
             base: self.recipe.base.clone(),
             requested: Arc::clone(&cell.requested),
             toolchain: toolchain.clone(),
+            pinned: cell.toolchain.is_pinned(),
             site,
         }
     }
@@ -176,6 +193,11 @@ impl Plan {
             (Role::Kernel, tagged(&self.recipe.kernel_image)),
             (Role::Modules, tagged(&self.recipe.modules_image)),
         ]
+    }
+
+    /// The images of a source and what they say of themselves, as far as that is known without building.
+    pub(super) fn labelled(&self, pin: &KernelPin) -> BTreeMap<String, Labels> {
+        self.image_names(pin).into_iter().map(|(role, name)| (name, self.labels(pin, role, ""))).collect()
     }
 
     /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
@@ -190,8 +212,10 @@ impl Plan {
     ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before an hour of work.
         Layout::check_output(output)?;
+        let run = Run::begin();
         let images = self.build(store, watch)?;
         images::judge(&images, recorded, locked, watch)?;
+        account::keep(&images, &run.end(), store, watch)?;
         images::assemble(&images, recorded, output)
     }
 
@@ -266,15 +290,54 @@ impl Plan {
                 let digest = image.manifest.descriptor.digest().as_ref();
                 let recorded =
                     Entry::new(&name, cell.arch.oci(), cell.toolchain.name(), digest, &step.record());
+                let definition = self.definition(cell, identity, &name);
                 let joined = images.entry(name.clone()).or_insert_with(|| {
                     let labels = self.labels(pin, role, &facts.release);
                     Joined { name, labels, members: Vec::new() }
                 });
                 let layers = vec![layer];
-                joined.members.push(Member { arch: cell.arch, image, layers, entry: recorded });
+                joined.members.push(Member { arch: cell.arch, image, layers, entry: recorded, definition });
             }
         }
         Ok(images.into_values().collect())
+    }
+
+    /// What an image of a kernel is made from.
+    fn definition(&self, cell: &Cell, identity: &Value, image: &str) -> Definition {
+        let (recipe, files) = &self.recorded;
+        let toolchain = cell.toolchain.name();
+        let own = format!("recipes/toolchains/{toolchain}.toml");
+        let mut catalogue = files.clone();
+        catalogue.retain(|name| name == own || !name.starts_with("recipes/toolchains/"));
+        catalogue.add(catalogue::LOCK, self.lock.text());
+        let (version, arch) = (&cell.pin.version, cell.arch);
+        let how = if recipe.starts_with("./") { "--recipe" } else { "--flavour" };
+        let mut command =
+            format!("imgbuild kernel {version} --arch {arch} {how} {recipe} --toolchain {toolchain}");
+        if self.compression != Compression::Gzip {
+            command += &format!(" --compression {}", self.compression);
+        }
+        let asked = Asked {
+            command,
+            image: image.to_owned(),
+            architecture: arch.oci().to_owned(),
+            recipe: recipe.clone(),
+            version: Some(version.to_string()),
+            toolchain: Some(toolchain.to_owned()),
+            compression: self.compression.to_string(),
+            catalogue,
+        };
+        let source = account::file(&cell.pin.file(), "linux", &version.to_string(), "source", &self.lock);
+        let mut inputs = vec![source];
+        if let Toolchain::Tree(tree) = &*cell.toolchain {
+            let packages = tree.pin.iter().flat_map(|pin| &pin.packages).cloned().collect::<Vec<_>>();
+            inputs.extend(account::packages(&packages, &tree.recipe.archive.place, "toolchain"));
+        }
+        let more = serde_json::json!({
+            "hermetic": matches!(&*cell.toolchain, Toolchain::Tree(tree) if tree.pin.is_some()),
+            "toolchain": identity,
+        });
+        account::definition(account::KERNEL, &asked, more, inputs)
     }
 
     fn tell_absences(&self, facts: &Facts, cell: &Cell, watch: &Watch) {

@@ -1,14 +1,20 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
+pub mod account;
+pub mod attest;
 pub mod boot;
 pub mod config;
 pub mod digests;
+pub mod handoff;
 pub mod images;
 pub mod kernel;
 pub mod lock;
 pub mod os;
 pub mod outline;
 mod pack;
+pub mod rebuild;
+pub mod release;
+pub mod remote;
 mod source;
 pub mod toolchain;
 
@@ -121,6 +127,22 @@ pub enum Error {
         /// The architecture asked for.
         arch: Arch,
     },
+    /// Nothing that is released is called so.
+    #[error("no cell of the release is called `{asked}`")]
+    UnknownCell {
+        /// What was asked for.
+        asked: String,
+        /// What may have been meant.
+        near: Option<String>,
+    },
+    /// Two recipes release the same image.
+    #[error("the recipes `{}` and `{}` both release {image}", .recipes[0], .recipes[1])]
+    Twins {
+        /// The image: repository and version.
+        image: String,
+        /// The recipes.
+        recipes: [String; 2],
+    },
     /// Images are not what is recorded, and that was asked for.
     #[error("{} not what is recorded: nothing was written", if .0.len() == 1 { "1 image is".into() } else { format!("{} images are", .0.len()) })]
     NotRecorded(Vec<String>),
@@ -171,6 +193,7 @@ impl Diagnose for Error {
             (None, Self::Io(_)) => Class::Host,
             (None, Self::NotRecorded(_)) => Class::NotReproducible,
             (None, Self::Unsound { .. }) => Class::Verification,
+            (None, Self::Twins { .. }) => Class::Recipe,
             (None, _) => Class::Usage,
         }
     }
@@ -197,6 +220,13 @@ impl Diagnose for Error {
             )),
             (None, Self::NoKubernetes { .. }) => {
                 Some("leave out --k8s, or name a recipe that has Kubernetes with --recipe".into())
+            }
+            (None, Self::UnknownCell { near: Some(near), .. }) => Some(format!("did you mean `{near}`?")),
+            (None, Self::UnknownCell { .. }) => {
+                Some("`imgbuild plan --all` lists them; a beginning such as `kernel/firecracker` means all of it".into())
+            }
+            (None, Self::Twins { .. }) => {
+                Some("give one of them another name in its [image], or take the version out of it".into())
             }
             (None, Self::Host) => Some("name one with --arch".into()),
             (None, Self::NotRecorded(_)) => Some(

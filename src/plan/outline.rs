@@ -23,6 +23,9 @@ pub struct Line {
     pub input: String,
     /// Whether it is in the store.
     pub cached: bool,
+    /// The cache in a registry that has it, where the store has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
     /// The account of all that can change its result, of which the key is the digest; asked for by `--explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<Value>,
@@ -39,7 +42,7 @@ impl Line {
         input: String,
         cached: bool,
     ) -> Self {
-        Self { step, what, key, input, cached, record: None, missed: None }
+        Self { step, what, key, input, cached, elsewhere: None, record: None, missed: None }
     }
 }
 
@@ -120,5 +123,6 @@ pub(super) fn line<S: Step>(
     let cached = store.peek(step.kind(), key);
     let missed = if explain && !cached { store.why(step.kind(), &step.name(), &record) } else { None };
     let plain = Line::plain(verb, what, Some(key.to_string()), input, cached);
-    Line { record: explain.then_some(record), missed, ..plain }
+    let elsewhere = if cached { None } else { store.elsewhere(step, key) };
+    Line { elsewhere, record: explain.then_some(record), missed, ..plain }
 }

@@ -75,6 +75,25 @@ impl Toolchain {
         }
     }
 
+    /// Whether the lock has every package of it.
+    pub(super) fn is_pinned(&self) -> bool {
+        matches!(self, Self::Tree(tree) if tree.pin.is_some())
+    }
+
+    /// Whether its identity tells it from every other one: it is pinned, or it is this host's own tools, which tell their
+    /// versions.
+    pub(super) fn is_identified(&self) -> bool {
+        *self == Self::Host || self.is_pinned()
+    }
+
+    /// The same for machines of another architecture.
+    pub(super) fn on(&self, host: Arch, lock: &Lock, mirrors: &Mirrors) -> Self {
+        match self {
+            Self::Host => Self::Host,
+            Self::Tree(tree) => Self::Tree(Box::new(tree_of(&tree.recipe, host, lock, mirrors))),
+        }
+    }
+
     /// What goes into the record of a compilation for `arch`.
     pub(super) fn identity(&self, arch: Arch, cancel: &Cancel) -> Result<Value, Error> {
         Ok(match self {
@@ -171,7 +190,7 @@ impl Plan {
         let nowhere = || unreachable!("only the key is asked for");
         let is_made = |cell: &&Cell| {
             let step = self.compile(cell, &identities[&cell.tools()], &nowhere);
-            store.peek(step.kind(), step.key())
+            store.can_have(&step)
         };
         Self::require(&self.cells().filter(|cell| !is_made(cell)).collect::<Vec<_>>(), store, watch)?;
         Ok(identities)

@@ -6,6 +6,7 @@ use fs_err as fs;
 use include_dir::{Dir, include_dir};
 
 use super::Error;
+use super::copied::{Copied, Copier, own_name};
 use super::kernel::{self, KernelRecipe, Written};
 use super::os::{self, OsRecipe};
 use super::toolchain::{self, ToolchainRecipe};
@@ -25,6 +26,10 @@ pub enum Catalogue {
     Builtin,
     /// A directory, such as a checkout of the project.
     Directory(PathBuf),
+    /// One of the others, and where all that is read of it is kept.
+    Watched(Box<Self>, Copier),
+    /// What was kept of one.
+    Copied(Copied),
 }
 
 impl Catalogue {
@@ -42,7 +47,15 @@ impl Catalogue {
         match self {
             Self::Builtin => format!("<built-in>/{path}"),
             Self::Directory(dir) => dir.join(path).display().to_string(),
+            Self::Watched(watched, _) => watched.name(path),
+            Self::Copied(_) => format!("<recorded>/{path}"),
         }
+    }
+
+    /// This catalogue, with all that is read of it kept.
+    #[must_use]
+    pub fn watched(&self, copier: &Copier) -> Self {
+        Self::Watched(Box::new(self.clone()), copier.clone())
     }
 
     /// The text of a file of the catalogue.
@@ -64,6 +77,46 @@ impl Catalogue {
                     .map(str::to_owned)
                     .ok_or_else(missing)
             }
+            Self::Watched(watched, copier) => kept(copier, path, watched.read(path)),
+            Self::Copied(files) => files.text(path),
+        }
+    }
+
+    /// The text of a recipe in a file of the user's own.
+    fn read_own(&self, path: &Path) -> std::io::Result<String> {
+        match self {
+            Self::Watched(watched, copier) => kept(copier, &own_name(path), watched.read_own(path)),
+            Self::Copied(files) => files.text(&own_name(path)),
+            Self::Builtin | Self::Directory(_) => fs::read_to_string(path),
+        }
+    }
+
+    /// The text of a fragment that lies where a recipe of the user's own says, seen from that recipe's directory.
+    fn read_beside_own(&self, fragment: &str, path: &Path) -> std::io::Result<String> {
+        match self {
+            Self::Watched(watched, copier) => kept(copier, fragment, watched.read_beside_own(fragment, path)),
+            Self::Copied(files) => files.text(fragment),
+            Self::Builtin | Self::Directory(_) => fs::read_to_string(path),
+        }
+    }
+
+    /// The bytes of a file beside an OS recipe: one of the user's own in `dir`, or one of the catalogue.
+    fn beside(&self, name: &str, dir: Option<&Path>) -> Result<Vec<u8>, String> {
+        let key = || format!("{}{name}", if dir.is_some() { "./" } else { "recipes/os/" });
+        match (self, dir) {
+            (Self::Watched(watched, copier), _) => {
+                watched.beside(name, dir).inspect(|bytes| copier.keep(&key(), bytes))
+            }
+            (Self::Copied(files), _) => {
+                files.get(&key()).ok_or_else(|| "is not among the files that were recorded".into())
+            }
+            (_, Some(dir)) => beside(dir, name),
+            (Self::Directory(top), None) => beside(&top.join("recipes/os"), name),
+            (Self::Builtin, None) => {
+                let file = RECIPES.get_file(Path::new("os").join(name));
+                file.map(|file| file.contents().to_vec())
+                    .ok_or_else(|| "is not among the built-in files".into())
+            }
         }
     }
 
@@ -81,8 +134,12 @@ impl Catalogue {
         };
         let names = self.names("toolchains")?;
         // A catalogue of flavours alone compiles them with the toolchains that are built in.
-        if names.is_empty() && !matches!(self, Self::Builtin) {
-            return Self::Builtin.toolchains();
+        match self {
+            Self::Watched(_, copier) if names.is_empty() => {
+                return Self::Builtin.watched(copier).toolchains();
+            }
+            Self::Directory(_) if names.is_empty() => return Self::Builtin.toolchains(),
+            _ => {}
         }
         names.into_iter().map(read).collect()
     }
@@ -98,6 +155,15 @@ impl Catalogue {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && kind != "kernel" => Vec::new(),
                 entries => entries?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?,
             },
+            Self::Watched(watched, _) => return watched.names(kind),
+            Self::Copied(files) => {
+                let top = format!("recipes/{kind}/");
+                files
+                    .files()
+                    .filter(|(name, _)| name.starts_with(&top))
+                    .map(|(name, _)| name.into())
+                    .collect()
+            }
         };
         let mut names: Vec<String> = paths
             .iter()
@@ -126,7 +192,7 @@ impl Catalogue {
 
     /// The kernel recipe in a file; its `./` fragments lie beside it.
     pub fn kernel_file(&self, path: &Path) -> Result<KernelRecipe, Error> {
-        let text = fs::read_to_string(path)?;
+        let text = self.read_own(path)?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         let written = self.parse(&path.display().to_string(), &text, Some(&dir))?;
         self.resolve(written, Some(&dir))
@@ -155,9 +221,10 @@ impl Catalogue {
 
     /// The OS recipe in a file; what its `source`s name lies beside it.
     pub fn system_file(&self, path: &Path) -> Result<OsRecipe, Error> {
-        let text = fs::read_to_string(path)?;
+        let text = self.read_own(path)?;
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.whole_system(self.parse_system(&path.display().to_string(), &text, &|name| beside(dir, name))?)
+        let beside = |name: &str| self.beside(name, Some(dir));
+        self.whole_system(self.parse_system(&path.display().to_string(), &text, &beside)?)
     }
 
     fn written_system(&self, name: &str) -> Result<os::Written, Error> {
@@ -166,15 +233,7 @@ impl Catalogue {
             return Err(Error::UnknownSystem { asked: name.to_owned(), known });
         }
         let path = format!("recipes/os/{name}.toml");
-        let source = |source: &str| match self {
-            Self::Directory(dir) => beside(&dir.join("recipes/os"), source),
-            Self::Builtin => {
-                let file = RECIPES.get_file(Path::new("os").join(source));
-                file.map(|file| file.contents().to_vec())
-                    .ok_or_else(|| "is not among the built-in files".into())
-            }
-        };
-        Ok(self.parse_system(&self.name(&path), &self.read(&path)?, &source)?)
+        Ok(self.parse_system(&self.name(&path), &self.read(&path)?, &|source| self.beside(source, None))?)
     }
 
     fn parse_system(
@@ -243,7 +302,7 @@ impl Catalogue {
                 if fragment.starts_with("./") || fragment.starts_with("../") || fragment.starts_with('/') =>
             {
                 let path = dir.join(fragment.strip_prefix("./").unwrap_or(fragment));
-                Ok((path.display().to_string(), fs::read_to_string(&path)?))
+                Ok((path.display().to_string(), self.read_beside_own(fragment, &path)?))
             }
             _ => {
                 let path = format!("kconfigs/{fragment}");
@@ -251,6 +310,11 @@ impl Catalogue {
             }
         }
     }
+}
+
+/// Keeps a text that could be read.
+fn kept(copier: &Copier, name: &str, text: std::io::Result<String>) -> std::io::Result<String> {
+    text.inspect(|text| copier.keep(name, text.as_bytes()))
 }
 
 /// The bytes of a file below `dir`; links that lead out of it are not followed.

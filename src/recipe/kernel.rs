@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{by_arch, expect_kind, parent};
+use super::{by_arch, expect_kind, parent, released_on};
 use crate::arch::Arch;
 use crate::document::{Fields, Text};
+use crate::version::Version;
 
 /// A kernel recipe as one file writes it, checked by itself.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Written {
     description: String,
     base: Option<String>,
     series: Vec<String>,
+    released: Vec<Version>,
+    released_on: Option<Vec<Arch>>,
     fragments: Vec<String>,
     arch_fragments: BTreeMap<Arch, Vec<String>>,
     kernel_image: Option<String>,
@@ -53,6 +56,10 @@ pub struct KernelRecipe {
     pub base: String,
     /// The series it is made for (`5.10`).
     pub series: Vec<String>,
+    /// The versions it is released with; a series means its newest pinned version. No recipe inherits them.
+    pub released: Vec<Version>,
+    /// The architectures it is released for: those it is for, unless it names fewer.
+    pub released_on: Vec<Arch>,
     /// The name of the kernel image.
     pub kernel_image: String,
     /// The name of the modules image.
@@ -98,6 +105,8 @@ impl KernelRecipe {
                 .find(|(w, _)| !w.series.is_empty())
                 .map(|(w, _)| w.series.clone())
                 .unwrap_or_default(),
+            released: child.released.clone(),
+            released_on: Vec::new(),
             kernel_image: child.kernel_image.clone().unwrap_or_else(|| own("kernel-bin")),
             modules_image: child.modules_image.clone().unwrap_or_else(|| own("kernel-modules")),
             toolchain: chain.iter().find_map(|(w, _)| w.toolchain.clone()),
@@ -115,6 +124,7 @@ impl KernelRecipe {
             }
             recipe.absent.extend(written.absent.iter().cloned());
         }
+        recipe.released_on = child.released_on.clone().unwrap_or_else(|| recipe.arches());
         Ok(recipe)
     }
 }
@@ -160,6 +170,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
             Some("series = [\"5.10\"]".into()),
         );
     }
+    let released = released(fields, &series);
     let fragments = fragment_names(fields, known);
     let arch_fragments = by_arch(fields, |table| fragment_names(table, known));
     let image = |table: &Fields<'_>, name| {
@@ -196,6 +207,8 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         description: fields.text("description").map(|text| text.value).unwrap_or_default(),
         base: base.map(|text| text.value),
         series: series.into_iter().map(|text| text.value).collect(),
+        released,
+        released_on: released_on(fields),
         fragments,
         arch_fragments,
         kernel_image,
@@ -203,6 +216,25 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         toolchain: toolchain.map(|text| text.value),
         absent: absent.into_iter().flatten().collect(),
     })
+}
+
+/// The versions a recipe is released with; those of a series that it names itself and is not for are told.
+fn released(fields: &Fields<'_>, series: &[Text]) -> Vec<Version> {
+    let mut versions = Vec::new();
+    for text in fields.texts("released") {
+        match text.value.parse::<Version>() {
+            Ok(version)
+                if !series.is_empty() && series.iter().all(|series| series.value != version.series()) =>
+            {
+                let help = format!("`series` has to name \"{}\" too", version.series());
+                let message = format!("{version} is released, and the recipe is not made for its series");
+                fields.mistake(&text, message, Some(help));
+            }
+            Ok(version) => versions.push(version),
+            Err(error) => fields.mistake(&text, error.to_string(), None),
+        }
+    }
+    versions
 }
 
 fn fragment_names(fields: &Fields<'_>, known: &Known<'_>) -> Vec<String> {

@@ -2,12 +2,14 @@
 
 pub mod archive;
 pub mod catalogue;
+pub mod copied;
 pub mod kernel;
 pub mod os;
 pub mod toolchain;
 
 pub use archive::Archive;
 pub use catalogue::Catalogue;
+pub use copied::{Copied, Copier};
 pub use kernel::KernelRecipe;
 pub use os::OsRecipe;
 pub use toolchain::ToolchainRecipe;
@@ -107,6 +109,19 @@ fn parent(fields: &Fields<'_>, known: &[String], what: &str) -> Option<String> {
         fields.mistake(&parent, format!("no {what} `{}` to extend", parent.value), Some(help));
     }
     Some(parent.value)
+}
+
+/// The architectures that a recipe is released for, where it names them.
+fn released_on(fields: &Fields<'_>) -> Option<Vec<Arch>> {
+    let mut arches = Vec::new();
+    for text in fields.texts("released-on") {
+        match text.value.parse::<Arch>() {
+            Ok(arch) if !arches.contains(&arch) => arches.push(arch),
+            Ok(arch) => fields.mistake(&text, format!("{arch} is named twice"), None),
+            Err(error) => fields.mistake(&text, error.to_string(), None),
+        }
+    }
+    fields.has("released-on").then_some(arches)
 }
 
 /// What a recipe says by architecture (`[arch.x86_64]`).

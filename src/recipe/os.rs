@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::{self, Archive, plain};
 use super::kernel::is_image_name;
-use super::{by_arch, expect_kind, parent};
+use super::{by_arch, expect_kind, parent, released_on};
 use crate::arch::Arch;
 use crate::document::{Fields, Text};
 
@@ -36,6 +36,8 @@ pub struct OsRecipe {
     pub image: String,
     /// The Kubernetes versions it is released with, in the recipe's order; none for a system without.
     pub kubernetes: Vec<String>,
+    /// The architectures it is released for.
+    pub released_on: Vec<Arch>,
     /// Files, by path.
     pub files: BTreeMap<String, File>,
     /// Symbolic links by their path without the leading `/`, with their targets.
@@ -83,6 +85,7 @@ impl OsRecipe {
             version: String::new(),
             image: String::new(),
             kubernetes: Vec::new(),
+            released_on: Arch::ALL.into(),
             files: BTreeMap::new(),
             links: BTreeMap::new(),
             directories: BTreeSet::new(),
@@ -117,6 +120,7 @@ impl OsRecipe {
         (self.name, self.description) = (written.name, written.description);
         written.version.into_iter().for_each(|version| self.version = version);
         written.kubernetes.into_iter().for_each(|versions| self.kubernetes = versions);
+        written.released_on.into_iter().for_each(|arches| self.released_on = arches);
         self.files.extend(written.files.into_iter().map(|file| (file.path.clone(), file)));
         self.links.extend(written.links);
         self.directories.extend(written.directories);
@@ -153,6 +157,7 @@ pub struct Written {
     without: Vec<String>,
     arch_packages: BTreeMap<Arch, Vec<String>>,
     kubernetes: Option<Vec<String>>,
+    released_on: Option<Vec<Arch>>,
     files: Vec<File>,
     links: BTreeMap<String, String>,
     directories: Vec<String>,
@@ -245,6 +250,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         without: plain(fields, fields.texts("without")),
         arch_packages,
         kubernetes,
+        released_on: released_on(fields),
         files: files.into_iter().flatten().collect(),
         links,
         directories,

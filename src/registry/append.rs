@@ -14,9 +14,9 @@ use super::tree::{Content, Entry, Platform, Tree, entry};
 use crate::step::Level;
 
 /// How often a tag that others move is tried.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 /// So long after a tag was moved it is looked at again: whoever read it before us has moved it by then.
-const SETTLES: Duration = Duration::from_millis(150);
+pub(super) const SETTLES: Duration = Duration::from_millis(150);
 
 /// Adds the image `ours` to a tag, which keeps the platforms that `ours` has not. Returns the new index's digest.
 ///
@@ -67,8 +67,15 @@ pub(super) fn extend(
 /// Makes an index of manifests and indexes of one repository, given by digest, and puts it under the reference's tag,
 /// or its own digest. Returns that digest.
 pub fn join(target: &Reference, digests: &[String], client: &Client) -> Result<String, Error> {
+    client.will_write(&target.repository);
+    let document = compose(target, digests, client)?;
+    client.put_manifest(&target.repository, target.tag.as_ref().unwrap_or(&document.digest), &document)?;
+    Ok(document.digest)
+}
+
+/// The index of manifests and indexes of one repository, given by digest; it is put nowhere.
+pub(super) fn compose(target: &Reference, digests: &[String], client: &Client) -> Result<Document, Error> {
     let repository = &target.repository;
-    client.will_write(repository);
     let source = Source::Registry(client, repository);
     let mut joined: Vec<(Platform, Value)> = Vec::new();
     let mut shared: Option<BTreeMap<String, Value>> = None;
@@ -95,12 +102,11 @@ pub fn join(target: &Reference, digests: &[String], client: &Client) -> Result<S
             Some(shared) => shared.into_iter().filter(|(name, value)| own.get(name) == Some(value)).collect(),
         });
     }
-    let document = index(joined, shared.unwrap_or_default());
-    client.put_manifest(repository, target.tag.as_ref().unwrap_or(&document.digest), &document)?;
-    Ok(document.digest)
+    Ok(index(joined, shared.unwrap_or_default()))
 }
 
-fn current(client: &Client, repository: &str, tag: &str) -> Result<Option<Document>, Error> {
+/// What a tag names now.
+pub(super) fn current(client: &Client, repository: &str, tag: &str) -> Result<Option<Document>, Error> {
     match client.manifest(repository, tag) {
         Ok(document) => Ok(Some(document)),
         Err(Error::NotFound(_)) => Ok(None),
@@ -154,7 +160,7 @@ fn platform_of(manifest: &Document, source: &Source<'_>) -> Result<Platform, Err
     }
 }
 
-fn annotations(document: &Document) -> BTreeMap<String, Value> {
+pub(super) fn annotations(document: &Document) -> BTreeMap<String, Value> {
     let written: Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
     written["annotations"].as_object().cloned().unwrap_or_default().into_iter().collect()
 }

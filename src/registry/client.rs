@@ -61,6 +61,19 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// For what can be done without: a registry that is slower than this is not worth waiting for.
+    fn brief() -> Self {
+        Self {
+            stall: Duration::from_secs(20),
+            least: 2 << 20,
+            tries: 2,
+            budget: Duration::from_secs(5),
+            ..Self::default()
+        }
+    }
+}
+
 /// A registry. Connections are shared by all threads that use it.
 pub struct Client {
     pub(super) host: Host,
@@ -108,6 +121,11 @@ impl Client {
         Self::with_patience(host, options, watch, Patience::default())
     }
 
+    /// The same with little patience: for what can be done without.
+    pub fn brief(host: &Host, options: &Options, watch: &Watch) -> Result<Self, Error> {
+        Self::with_patience(host, options, watch, Patience::brief())
+    }
+
     pub(super) fn with_patience(
         host: &Host,
         options: &Options,
@@ -136,8 +154,13 @@ impl Client {
         &self.host
     }
 
+    /// Whom it tells what it does.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
     /// From now on, a repository is written to.
-    pub(super) fn will_write(&self, repository: &str) {
+    pub fn will_write(&self, repository: &str) {
         guard(&self.written).insert(repository.to_owned());
     }
 
@@ -237,11 +260,16 @@ impl Client {
 
     /// The digest of what a tag names now; none if there is no such tag, or the registry does not say.
     pub(super) fn resolve(&self, repository: &str, tag: &str) -> Result<Option<String>, Error> {
+        Ok(self.stands(repository, tag)?.1)
+    }
+
+    /// Whether something is under a tag, and its digest if the registry says it.
+    pub(super) fn stands(&self, repository: &str, tag: &str) -> Result<(bool, Option<String>), Error> {
         let call = self.manifest_call(Method::HEAD, repository, tag)?;
         let answer = self.send(&call)?;
         match answer.status {
-            StatusCode::OK => Ok(header(&answer.headers, CONTENT_DIGEST).map(Into::into)),
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::OK => Ok((true, header(&answer.headers, CONTENT_DIGEST).map(Into::into))),
+            StatusCode::NOT_FOUND => Ok((false, None)),
             _ => Err(self.unexpected(&call.what, &answer)),
         }
     }
@@ -260,6 +288,16 @@ impl Client {
         wanted: &str,
         document: &Document,
     ) -> Result<(), Error> {
+        self.put_document(repository, wanted, document).map(|_| ())
+    }
+
+    /// The same; what the registry says of it is in the head of its answer.
+    pub(super) fn put_document(
+        &self,
+        repository: &str,
+        wanted: &str,
+        document: &Document,
+    ) -> Result<HeaderMap, Error> {
         let url = self.url(&format!("{repository}/manifests/{wanted}"))?;
         let what = format!("put `{}`", self.name(repository, wanted));
         let call = Call::new(Method::PUT, url, Scope::push(repository), what);
@@ -269,7 +307,8 @@ impl Client {
         if !matches!(answer.status, StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED) {
             return Err(self.unexpected(&call.what, &answer));
         }
-        check_said(&answer.headers, &self.name(repository, wanted), &document.digest)
+        check_said(&answer.headers, &self.name(repository, wanted), &document.digest)?;
+        Ok(answer.headers)
     }
 
     /// What people call something in this registry.

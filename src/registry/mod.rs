@@ -10,11 +10,16 @@ mod client;
 pub mod credentials;
 mod hosts;
 mod http;
+mod parcel;
 mod pull;
 mod push;
 pub mod reference;
+pub mod referrers;
+mod resolve;
+pub mod sidecar;
 mod space;
 mod stream;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -26,8 +31,11 @@ use crate::step::{Class, Diagnose, human, io_hint};
 
 pub use append::join;
 pub use client::{Client, Options};
-pub use pull::{Pulled, pull};
+pub use parcel::{Blob, Parcel};
+pub use pull::{Pulled, documents, layers, pull};
 pub use push::{Known, Pushed, Source, copy, push};
+pub use resolve::{Resolved, resolve};
+pub use tags::{Advanced, Composed, Standing, advance, compose, lookup, tag};
 
 /// An image could not be moved.
 #[derive(Debug, thiserror::Error)]

@@ -31,16 +31,56 @@ pub fn pull(
     client: &Client,
     layout: &Layout,
 ) -> Result<Pulled, Error> {
-    let repository = &reference.repository;
-    let wanted = reference.wanted();
-    let wanted =
-        wanted.ok_or_else(|| Error::reference(&reference.to_string(), "it has neither tag nor digest"))?;
-    let mut root = client.manifest(repository, wanted)?;
+    let mut root = root(reference, client)?;
     if let Some(arch) = arch {
         root = for_arch(root, arch, reference, client)?;
     }
-    let tree = Tree::read(root, &mut |entry| client.manifest(repository, &entry.digest))?;
+    let tree = below(root, reference, client)?;
     each(client, &tree.blobs, |blob| bring(blob, reference, client, layout))?;
+    keep(&tree, reference, layout)
+}
+
+/// Pulls the documents of an image alone, for all its platforms: index, manifests and configurations. Its layers can be
+/// brought one by one.
+pub fn documents(reference: &Reference, client: &Client, layout: &Layout) -> Result<Pulled, Error> {
+    let tree = below(root(reference, client)?, reference, client)?;
+    let configs: Vec<Entry> = tree.blobs.iter().filter(|blob| blob.is_config()).cloned().collect();
+    each(client, &configs, |blob| bring(blob, reference, client, layout))?;
+    keep(&tree, reference, layout)
+}
+
+/// Brings layers of an image whose documents are in a layout.
+pub fn layers(
+    reference: &Reference,
+    layers: &[Descriptor],
+    client: &Client,
+    layout: &Layout,
+) -> Result<(), Error> {
+    let entry = |layer: &Descriptor| Entry {
+        media_type: layer.media_type().to_string(),
+        digest: layer.digest().to_string(),
+        size: layer.size(),
+        platform: None,
+        what: "layer".into(),
+    };
+    let entries: Vec<Entry> = layers.iter().map(entry).collect();
+    each(client, &entries, |blob| bring(blob, reference, client, layout))
+}
+
+/// The index, or the only manifest, of an image.
+fn root(reference: &Reference, client: &Client) -> Result<Document, Error> {
+    let wanted = reference.wanted();
+    let wanted =
+        wanted.ok_or_else(|| Error::reference(&reference.to_string(), "it has neither tag nor digest"))?;
+    client.manifest(&reference.repository, wanted)
+}
+
+fn below(root: Document, reference: &Reference, client: &Client) -> Result<Tree, Error> {
+    Tree::read(root, &mut |entry| client.manifest(&reference.repository, &entry.digest))
+}
+
+/// Puts the manifests of an image whose blobs are there into a layout, and gives it its name.
+fn keep(tree: &Tree, reference: &Reference, layout: &Layout) -> Result<Pulled, Error> {
     for document in tree.members.iter().chain([&tree.root]) {
         layout.put(&document.digest, &document.bytes)?;
     }
@@ -48,7 +88,7 @@ pub fn pull(
     let media_type = MediaType::from(tree.root.media_type.as_str());
     let descriptor = Descriptor::new(media_type, tree.root.bytes.len() as u64, digest);
     layout.name(&[(reference.short(), descriptor)])?;
-    Ok(Pulled { name: reference.short(), digest: tree.root.digest })
+    Ok(Pulled { name: reference.short(), digest: tree.root.digest.clone() })
 }
 
 /// The member of an index for one architecture, or the manifest itself if it is for it.

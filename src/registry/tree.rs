@@ -13,6 +13,9 @@ const DEPTH: usize = 4;
 /// How many manifests an image may have.
 const MEMBERS: usize = 1000;
 
+/// What a configuration is called in messages.
+const CONFIG: &str = "config";
+
 /// A platform, as descriptors have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Platform {
@@ -43,6 +46,13 @@ pub(super) struct Entry {
     /// "arm64 layer", for messages.
     #[serde(skip)]
     pub(super) what: String,
+}
+
+impl Entry {
+    /// Whether it is a configuration, in an image's tree.
+    pub(super) fn is_config(&self) -> bool {
+        self.what.ends_with(CONFIG)
+    }
 }
 
 /// Index or manifest, as far as it says what is below it.
@@ -144,7 +154,7 @@ fn walk(
             }
         }
         Content::Image { config, layers } => {
-            let named = layers.into_iter().map(|layer| (layer, "layer")).chain([(config, "config")]);
+            let named = layers.into_iter().map(|layer| (layer, "layer")).chain([(config, CONFIG)]);
             for (mut entry, kind) in named {
                 entry.what = format!("{platform}{kind}");
                 let known = blobs.entry(entry.digest.clone()).or_insert_with(|| entry.clone());

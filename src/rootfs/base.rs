@@ -184,6 +184,10 @@ impl<E: From<Error>> Step for MakeBase<'_, E> {
         Check::Stamps
     }
 
+    fn is_shared(&self) -> bool {
+        self.base.pin.is_some()
+    }
+
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), E> {
         let place = (self.place)()?;
         let name = &self.base.name;

@@ -43,7 +43,7 @@ impl Store {
     fn last(&self, kind: &str, name: &str) -> PathBuf {
         let plain = |c: char| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '-' };
         let name: String = name.chars().map(plain).collect();
-        self.root().join("records").join(kind).join(name + ".json")
+        self.made().join("records").join(kind).join(name + ".json")
     }
 
     /// Notes the record that the step of this name has now; nothing is written if it is the one noted already.

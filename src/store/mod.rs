@@ -8,6 +8,7 @@
 
 mod last;
 mod listing;
+mod remote;
 mod seal;
 mod upkeep;
 
@@ -20,14 +21,18 @@ use tempfile::TempDir;
 
 use crate::step::{Class, Diagnose, Key, Level, Step, Watch, io_hint};
 use crate::turn::{Turn, Use};
+use remote::Asked;
 
 pub use last::Why;
+pub use remote::{Remote, Trouble, Wanted};
 pub use upkeep::{Collected, Item, Leftover, Limits, Verified};
 
 /// The layout of the store; a store of another format is refused.
 const FORMAT: &str = "imgbuild store 1\n";
 /// The directories of a store that are its own.
 const ROOMS: [&str; 6] = ["downloads", "artifacts", "records", "locks", "logs", "work"];
+/// The kinds of artifacts that are inputs of what is made: unpacked from files with a known hash.
+const INPUTS: [&str; 2] = ["source", "tree"];
 /// What the format file is called before it is whole.
 const NEW_FORMAT: &str = "format-";
 
@@ -95,7 +100,7 @@ pub struct Artifact {
     pub path: PathBuf,
     /// The key of the list of its files: what later steps put into their records.
     pub content: Key,
-    /// Whether it was there already.
+    /// Whether it was there already, here or elsewhere.
     pub cached: bool,
 }
 
@@ -103,8 +108,12 @@ pub struct Artifact {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Where what is made is put instead of among the artifacts, for work that takes nothing made before.
+    fresh: Option<Arc<Work>>,
     /// The entries this process was given: they stay for as long as it has the store open.
     used: Arc<Mutex<Vec<Use>>>,
+    /// Where else artifacts may be.
+    remotes: Vec<Arc<dyn Remote>>,
 }
 
 /// A scratch directory of this process, removed when dropped.
@@ -136,7 +145,8 @@ impl Store {
             Self::check_format(root)?;
             fs::create_dir_all(root.join(dir))?;
         }
-        let store = Self { root: fs::canonicalize(root)?, used: Arc::default() };
+        let root = fs::canonicalize(root)?;
+        let store = Self { root, fresh: None, used: Arc::default(), remotes: Vec::new() };
         store.sweep()?;
         Ok(store)
     }
@@ -162,11 +172,22 @@ impl Store {
                 let mut file = tempfile::Builder::new().prefix(NEW_FORMAT).tempfile_in(root)?;
                 file.write_all(FORMAT.as_bytes())?;
                 file.as_file().sync_all()?;
-                file.persist(&path).map_err(|error| error.error)?;
-                Ok(())
+                match file.persist(&path).map_err(|error| error.error) {
+                    // Another process was first, and swept ours away as it opened the store.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::check_format(root),
+                    persisted => Ok(persisted.map(drop)?),
+                }
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// This store for work that must not take what was made before: downloads, unpacked sources and toolchain trees are
+    /// shared, each checked as always; everything else, compilers' caches too, is made now and gone with it. No other
+    /// machine is asked.
+    pub fn fresh(&self) -> Result<Self, Error> {
+        let fresh = Some(Arc::new(self.work()?));
+        Ok(Self { root: self.root.clone(), fresh, used: Arc::default(), remotes: Vec::new() })
     }
 
     /// The store's root.
@@ -186,7 +207,7 @@ impl Store {
 
     /// The directory of a cache that a tool keeps for itself, such as a compiler's.
     pub fn tool_cache(&self, name: &str) -> std::io::Result<PathBuf> {
-        let dir = self.root.join(name);
+        let dir = self.made().join(name);
         fs::create_dir_all(&dir)?;
         Ok(dir)
     }
@@ -243,7 +264,7 @@ impl Store {
 
     /// The directories of all artifacts of a kind, without looking whether they are sound.
     pub fn artifacts(&self, kind: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.root.join("artifacts").join(kind));
+        let entries = fs::read_dir(self.kind(kind));
         entries.into_iter().flatten().flatten().map(|entry| entry.path().join("files")).collect()
     }
 
@@ -254,18 +275,44 @@ impl Store {
     }
 
     fn entry(&self, kind: &str, key: Key) -> PathBuf {
-        self.root.join("artifacts").join(kind).join(key.to_string())
+        self.kind(kind).join(key.to_string())
     }
 
-    /// The artifact of a step: from the store, or made now. Processes that want the same one wait for each other.
+    /// Where the artifacts of a kind are.
+    fn kind(&self, kind: &str) -> PathBuf {
+        let root = if INPUTS.contains(&kind) { &self.root } else { self.made() };
+        root.join("artifacts").join(kind)
+    }
+
+    /// Below which directory what is made goes.
+    fn made(&self) -> &Path {
+        self.fresh.as_ref().map_or(&self.root, |work| work.path())
+    }
+
+    /// The artifact of a step: from the store, from where else it may be, or made now. Processes that want the same one
+    /// wait for each other.
     pub fn get_or_make<S: Step>(&self, step: &S, watch: &Watch) -> Result<Artifact, MakeError<S::Error>> {
         let (kind, name, record) = (step.kind(), step.name(), step.record());
         let key = Key::of(&record);
+        let wanted = Wanted { kind, key, name: &name, record: &record };
+        let (artifact, asked) = self.found_or_made(step, &wanted, watch)?;
+        self.remember(kind, &name, &record).map_err(Error::Io)?;
+        if step.is_shared() {
+            self.offer(&wanted, &artifact, &asked, watch);
+        }
+        Ok(artifact)
+    }
+
+    fn found_or_made<S: Step>(
+        &self,
+        step: &S,
+        wanted: &Wanted<'_>,
+        watch: &Watch,
+    ) -> Result<(Artifact, Asked), MakeError<S::Error>> {
+        let Wanted { kind, key, name, record } = *wanted;
         let entry = self.entry(kind, key);
-        let remember = || self.remember(kind, &name, &record);
         if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
-            remember().map_err(Error::Io)?;
-            return Ok(artifact);
+            return Ok((artifact, Asked::default()));
         }
         let lock = self.root.join("locks").join(format!("{key}.lock"));
         let waiting = || {
@@ -276,22 +323,28 @@ impl Store {
         let _turn = turn.ok_or(Error::Cancelled)?;
         // Whoever held the lock may have made it meanwhile.
         if let Some(artifact) = self.open_entry(&entry, watch).map_err(Error::Io)? {
-            remember().map_err(Error::Io)?;
-            return Ok(artifact);
+            return Ok((artifact, Asked::default()));
         }
-        if let Some(why) = self.why(kind, &name, &record) {
-            watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
-        }
-        let work = self.work()?;
-        let files = work.path().join("files");
-        fs::create_dir(&files).map_err(Error::Io)?;
-        step.run(&files, watch).map_err(MakeError::Step)?;
-        let content = seal::seal(work.path(), &name, &record, step.check()).map_err(Error::Io)?;
+        let mut asked =
+            if step.is_shared() { self.ask(wanted, step.check(), watch)? } else { Asked::default() };
+        let cached = asked.brought.is_some();
+        let (work, content) = if let Some(brought) = asked.brought.take() {
+            brought
+        } else {
+            if let Some(why) = self.why(kind, name, record) {
+                watch.reporter.note(Level::Detail, &format!("{kind} {name} is made anew: {why}"));
+            }
+            let work = self.work()?;
+            let files = work.path().join("files");
+            fs::create_dir(&files).map_err(Error::Io)?;
+            step.run(&files, watch).map_err(MakeError::Step)?;
+            let content = seal::seal(work.path(), name, record, step.check()).map_err(Error::Io)?;
+            (work, content)
+        };
         fs::create_dir_all(entry.parent().expect("an entry lies below its kind")).map_err(Error::Io)?;
         fs::rename(work.path(), &entry).map_err(Error::Io)?;
         self.keep(Use::of(&entry).map_err(Error::Io)?);
-        remember().map_err(Error::Io)?;
-        Ok(Artifact { path: entry.join("files"), content, cached: false })
+        Ok((Artifact { path: entry.join("files"), content, cached }, asked))
     }
 
     fn keep(&self, entry: Use) {

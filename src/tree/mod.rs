@@ -199,6 +199,10 @@ impl<E: From<Error>> Step for MakeTree<'_, E> {
         Check::Stamps
     }
 
+    fn is_shared(&self) -> bool {
+        self.tree.pin.is_some()
+    }
+
     fn run(&self, out: &Path, watch: &Watch) -> Result<(), E> {
         let base = (self.base)()?;
         let name = &self.tree.recipe.name;

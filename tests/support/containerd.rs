@@ -56,11 +56,17 @@ impl Containerd {
 
     /// Runs `ctr` beside it.
     pub(crate) fn ctr(&self, args: &[&str]) -> String {
+        let words = self.command();
+        let args = words[1..].iter().map(OsStr::new).chain(args.iter().map(OsStr::new));
+        tool(&words[0], &args.collect::<Vec<_>>())
+    }
+
+    /// The words that run `ctr` beside it, before its arguments.
+    pub(crate) fn command(&self) -> Vec<String> {
         let pid = self.child.id().to_string();
         let socket = self.socket.to_str().expect("our own containerd");
-        let beside = ["--user", "--mount", "--preserve-credentials", "--target", &pid];
-        let words = [&beside[..], &["ctr", "--address", socket], args].concat();
-        tool("nsenter", &words.into_iter().map(OsStr::new).collect::<Vec<_>>())
+        let words = ["nsenter", "--user", "--mount", "--preserve-credentials", "--target", &pid];
+        words.into_iter().chain(["ctr", "--address", socket]).map(str::to_owned).collect()
     }
 
     /// A path as containerd's namespace has it.

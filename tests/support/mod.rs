@@ -3,13 +3,17 @@
 #![allow(dead_code, reason = "which helpers are used differs from test file to test file")]
 
 pub(crate) mod archive;
+pub(crate) mod attested;
+pub(crate) mod consumers;
 pub(crate) mod containerd;
 pub(crate) mod docker;
 pub(crate) mod forge;
 pub(crate) mod images;
 pub(crate) mod layout;
+pub(crate) mod machine;
 pub(crate) mod mirror;
 pub(crate) mod node;
+pub(crate) mod pinned;
 pub(crate) mod real;
 pub(crate) mod registry;
 pub(crate) mod source;

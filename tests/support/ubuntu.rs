@@ -40,19 +40,33 @@ pub(crate) fn place() -> Place {
 
 /// `imgbuild os` there, with these words after it.
 pub(crate) fn os(place: &Place, words: &str) -> Imgbuild {
+    let run = place.imgbuild(&format!("os {words}")).option("--lock", place.path("standin.lock"));
+    with_standin(run, place)
+}
+
+/// A run that finds the stand-in's packages, and the place's release files.
+pub(crate) fn with_standin(run: Imgbuild, place: &Place) -> Imgbuild {
+    options(place).into_iter().fold(run, Imgbuild::arg)
+}
+
+/// The options that it takes to find them.
+pub(crate) fn options(place: &Place) -> Vec<String> {
     let (dir, files) = (standin(), place.path("releases"));
     let named = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let mut run = place.imgbuild(&format!("os {words}")).option("--lock", place.path("standin.lock"));
+    let mut options = Vec::new();
+    let mut option = |name: &str, value| options.extend([name.to_owned(), value]);
     for name in ["ubuntu", "ubuntu-ports"] {
-        run = run.option("--mirror", named(name, &dir.join("archive")));
-        run = run.option("--keyring", named(name, &dir.join("keyring.gpg")));
+        option("--mirror", named(name, &dir.join("archive")));
+        option("--keyring", named(name, &dir.join("keyring.gpg")));
     }
-    run.option("--mirror", named("dl.k8s.io", &files)).option("--mirror", named("github.com", &files))
+    option("--mirror", named("dl.k8s.io", &files));
+    option("--mirror", named("github.com", &files));
+    options
 }
 
 /// Writes a program that says its version in the place of each release file for this host that the lock pins, and the
 /// lock with their hashes.
-fn releases(place: &Place) {
+pub(crate) fn releases(place: &Place) {
     let mut lock: DocumentMut = fs::read_to_string(LOCK).expect("the lock").parse().expect("TOML");
     let tables = lock["release"].as_array_of_tables_mut().expect("the lock has releases");
     for table in tables.iter_mut().filter(|table| table["arch"].as_str() == Some(host())) {

@@ -20,7 +20,7 @@ pub struct Condition {
 
 impl Condition {
     /// Reads a trailing comment's bracket, if it begins with one.
-    pub(super) fn read(comment: &str) -> Result<Self, String> {
+    pub fn read(comment: &str) -> Result<Self, String> {
         let mut condition = Self::default();
         let Some(rest) = comment.strip_prefix('[') else { return Ok(condition) };
         let (words, _) = rest.split_once(']').ok_or("the condition does not end: close it with `]`")?;
@@ -56,7 +56,7 @@ impl Condition {
     }
 
     /// Whether all but `if-known`, which only a kernel tree can tell, hold.
-    pub(super) fn holds(&self, version: &Version, arch: Arch) -> bool {
+    pub fn holds(&self, version: &Version, arch: Arch) -> bool {
         self.from.as_ref().is_none_or(|from| version >= from)
             && self.below.as_ref().is_none_or(|below| version < below)
             && self.arch.is_none_or(|only| only == arch)

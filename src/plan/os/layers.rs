@@ -98,18 +98,25 @@ pub(super) struct KubernetesLayer<'a> {
     pub(super) store: &'a Store,
 }
 
-impl KubernetesLayer<'_> {
-    /// What the image says its programs are.
-    fn account(&self) -> Value {
+impl Plan {
+    /// Release files with their versions, hashes and where they are published.
+    pub(super) fn account(&self, releases: &[&Release]) -> Value {
         let each = |release: &&Release| {
             let Release { name, version, file, .. } = release;
-            let url = match self.plan.lock.place(&file.place) {
+            let url = match self.lock.place(&file.place) {
                 Some(PlaceBase::Url(base)) => Some(crate::lock::join(base, &file.path)),
                 _ => None,
             };
             json!({ "name": name, "version": version, "sha256": file.sha256, "url": url })
         };
-        self.releases.iter().map(each).collect()
+        releases.iter().map(each).collect()
+    }
+}
+
+impl KubernetesLayer<'_> {
+    /// What the image says its programs are.
+    fn account(&self) -> Value {
+        self.plan.account(&self.releases)
     }
 }
 

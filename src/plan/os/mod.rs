@@ -11,19 +11,22 @@ use oci_spec::image::{ANNOTATION_DESCRIPTION, ANNOTATION_TITLE, ANNOTATION_VERSI
 use serde_json::json;
 
 use super::Error;
+use super::account::{self, Asked};
 use super::images::{self, Built, Joined, Member};
 use super::pack::PackedLayer;
 use super::toolchain::Inputs;
 use crate::arch::Arch;
+use crate::attest::statement::{Definition, Run};
 use crate::digests::{Digests, Entry as Recorded};
 use crate::fetch::mirror::Mirrors;
 use crate::lock::node::{NodeSet, PROGRAMS, Release};
 use crate::lock::trees::TreePin;
 use crate::lock::{Base as PlaceBase, Lock};
+use crate::oci::compression::Compression;
 use crate::oci::image::{Labels, image};
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
-use crate::recipe::{Catalogue, OsRecipe};
+use crate::recipe::{Catalogue, Copied, Copier, OsRecipe, catalogue, copied};
 use crate::rootfs::base::{Base, Made, MakeBase, pin_name};
 use crate::rootfs::clean::Contents;
 use crate::rootfs::overlay::Overlay;
@@ -66,6 +69,14 @@ impl System {
             Self::File(path) => catalogue.system_file(path)?,
         })
     }
+
+    /// What a statement calls the recipe that this is.
+    fn recorded(&self, recipe: &OsRecipe) -> String {
+        match self {
+            Self::File(path) => copied::own_name(path),
+            Self::Default | Self::Named(_) => recipe.name.clone(),
+        }
+    }
 }
 
 /// A request with everything looked up and nothing done.
@@ -82,6 +93,8 @@ pub struct Plan {
     pub mirrors: Mirrors,
     /// How layers are packed.
     pub packing: Packing,
+    /// What the recipe is called in a statement, and the files that it was read from.
+    recorded: (String, Copied),
 }
 
 impl Plan {
@@ -95,7 +108,9 @@ impl Plan {
         mirrors: Mirrors,
         packing: Packing,
     ) -> Result<Self, Error> {
-        let recipe = system.recipe(catalogue)?;
+        let copier = Copier::default();
+        let recipe = system.recipe(&catalogue.watched(&copier))?;
+        let recorded = (system.recorded(&recipe), copier.copied());
         let arches = super::arches(arches, &Arch::ALL)?;
         if !versions.is_empty() && recipe.kubernetes.is_empty() {
             return Err(Error::NoKubernetes { recipe: recipe.name });
@@ -120,7 +135,7 @@ impl Plan {
         if nodes.is_empty() {
             nodes.push(None);
         }
-        Ok(Self { recipe, nodes, arches, lock, mirrors, packing })
+        Ok(Self { recipe, nodes, arches, lock, mirrors, packing, recorded })
     }
 
     /// The base system for an architecture.
@@ -171,6 +186,7 @@ impl Plan {
     ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before minutes of work.
         Layout::check_output(output)?;
+        let run = Run::begin();
         let mut joined: BTreeMap<usize, Joined> = BTreeMap::new();
         for arch in &self.arches {
             let base = self.base(*arch);
@@ -205,6 +221,7 @@ impl Plan {
             }
         }
         images::judge(&images, recorded, locked, watch)?;
+        account::keep(&images, &run.end(), store, watch)?;
         images::assemble(&images, recorded, output)
     }
 
@@ -249,11 +266,54 @@ impl Plan {
         let image = image(arch, epoch, &packed, &labels);
         let digest = image.manifest.descriptor.digest().as_ref();
         let entry = Recorded::new(&self.image_name(node), arch.oci(), &self.recipe.name, digest, &record);
-        Ok(Member { arch, image, layers, entry })
+        let definition = self.definition(base, node)?;
+        Ok(Member { arch, image, layers, entry, definition })
+    }
+
+    /// What a root volume is made from.
+    fn definition(&self, base: &Base, node: Option<&NodeSet>) -> Result<Definition, Error> {
+        let (recipe, files) = &self.recorded;
+        let mut catalogue = files.clone();
+        catalogue.add(catalogue::LOCK, self.lock.text());
+        let (arch, compression) = (base.arch, self.packing.compression);
+        let mut command = format!("imgbuild os --recipe {recipe} --arch {arch}");
+        node.iter().for_each(|set| command += &format!(" --k8s {}", set.version));
+        if compression != Compression::Gzip {
+            command += &format!(" --compression {compression}");
+        }
+        let asked = Asked {
+            command,
+            image: self.image_name(node),
+            architecture: arch.oci().to_owned(),
+            recipe: recipe.clone(),
+            version: node.map(|set| set.version.clone()),
+            toolchain: None,
+            compression: compression.to_string(),
+            catalogue,
+        };
+        let packages = base.pin.iter().flat_map(|pin| &pin.packages).cloned().collect::<Vec<_>>();
+        let mut inputs = account::packages(&packages, &base.archive.place, "base");
+        if let Some(set) = node {
+            for release in releases(set, arch, &self.lock)? {
+                let Release { name, version, file, .. } = release;
+                inputs.push(account::file(file, name, version, "program", &self.lock));
+            }
+        }
+        let archive = &base.archive;
+        let more = json!({
+            "hermetic": base.pin.is_some(),
+            "archive": {
+                "place": archive.place,
+                "snapshot": archive.snapshot,
+                "suites": archive.suites,
+                "components": archive.components,
+            },
+        });
+        Ok(account::definition(account::OS, &asked, more, inputs))
     }
 
     /// The labels that all platforms of an image share.
-    fn labels(&self, node: Option<&NodeSet>) -> Labels {
+    pub(in crate::plan) fn labels(&self, node: Option<&NodeSet>) -> Labels {
         let recipe = &self.recipe;
         let mut labels = Labels::new();
         let mut label = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
@@ -266,6 +326,11 @@ impl Plan {
         node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.version", &set.version)));
         node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.pause", &set.pause)));
         labels
+    }
+
+    /// The release files of a node's programs, for a record.
+    pub(in crate::plan) fn programs(&self, set: &NodeSet, arch: Arch) -> Result<serde_json::Value, Error> {
+        Ok(self.account(&releases(set, arch, &self.lock)?))
     }
 
     fn base_layer<'a>(&self, base: &Base, content: Key, made: &'a Made) -> BaseLayer<'a> {

@@ -45,7 +45,12 @@ pub(super) fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Hea
     }
     let mut parts: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        let value = value.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",").replace('+', " ");
+        let value = value
+            .replace("%3A", ":")
+            .replace("%2F", "/")
+            .replace("%2C", ",")
+            .replace('+', " ")
+            .replace("%2B", "+");
         // Several scopes come as several fields.
         parts.entry(name.to_owned()).and_modify(|all| *all += &format!(" {value}")).or_insert(value);
     }
@@ -55,7 +60,7 @@ pub(super) fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Hea
 /// Repository, kind and name of `/v2/org/name/manifests/tag`.
 pub(super) fn parts(path: &str) -> (String, String, String) {
     let path = path.strip_prefix("/v2/").unwrap_or_default();
-    for kind in ["/manifests/", "/blobs/uploads/", "/blobs/"] {
+    for kind in ["/manifests/", "/referrers/", "/blobs/uploads/", "/blobs/"] {
         if let Some((repository, name)) = path.split_once(kind) {
             let kind = kind.trim_matches('/').rsplit('/').next().unwrap_or_default();
             return (repository.to_owned(), kind.to_owned(), name.to_owned());

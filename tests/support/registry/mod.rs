@@ -1,6 +1,7 @@
 //! A registry in memory, strict about order and rights, with faults on demand and an account of what it was asked.
 
 mod message;
+mod referrers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read, Write};
@@ -98,16 +99,28 @@ struct State {
 struct Shared {
     address: SocketAddr,
     door: Door,
+    /// Whether it lists referrers.
+    lists: bool,
     state: Mutex<State>,
     ended: AtomicBool,
 }
 
 impl Registry {
+    /// One that has never heard of referrers.
     pub(crate) fn new(door: Door) -> Self {
+        Self::start(door, false)
+    }
+
+    /// One that lists referrers, two to a page.
+    pub(crate) fn with_referrers(door: Door) -> Self {
+        Self::start(door, true)
+    }
+
+    fn start(door: Door, lists: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound port");
         let shared =
-            Arc::new(Shared { address, door, state: Mutex::default(), ended: AtomicBool::new(false) });
+            Arc::new(Shared { address, door, lists, state: Mutex::default(), ended: AtomicBool::new(false) });
         let serving = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -144,6 +157,11 @@ impl Registry {
         guard(&self.shared.state).faults.push((method.to_owned(), part.to_owned(), times, fault));
     }
 
+    /// All goes well from now on.
+    pub(crate) fn no_faults(&self) {
+        guard(&self.shared.state).faults.clear();
+    }
+
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         guard(&self.shared.state).requests.clone()
@@ -161,6 +179,26 @@ impl Registry {
     pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<Vec<u8>> {
         let key = (repository.to_owned(), reference.to_owned());
         guard(&self.shared.state).manifests.get(&key).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// A blob's bytes.
+    pub(crate) fn blob(&self, repository: &str, digest: &str) -> Vec<u8> {
+        let key = (repository.to_owned(), digest.to_owned());
+        guard(&self.shared.state).blobs[&key].clone()
+    }
+
+    /// Has a blob, pushed by nobody; returns its descriptor.
+    pub(crate) fn put_blob(&self, repository: &str, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = format!("sha256:{}", sha256(bytes));
+        guard(&self.shared.state).blobs.insert((repository.to_owned(), digest.clone()), bytes.to_vec());
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    }
+
+    /// Has a manifest under a tag, put there by nobody.
+    pub(crate) fn put_manifest(&self, repository: &str, tag: &str, manifest: &Value) {
+        let kind = "application/vnd.oci.image.manifest.v1+json".to_owned();
+        let bytes = manifest.to_string().into_bytes();
+        guard(&self.shared.state).manifests.insert((repository.to_owned(), tag.to_owned()), (kind, bytes));
     }
 
     /// The tags and digests of a repository.
@@ -366,7 +404,15 @@ impl Shared {
         let state = &mut *guard(&self.state);
         match (kind.as_str(), head.method.as_str()) {
             ("", "GET") => reply(200, String::new(), b"{}".to_vec()),
-            ("manifests", "PUT") => put_manifest(state, &repository, &name, head, &body),
+            ("manifests", "PUT") => {
+                let mut reply = put_manifest(state, &repository, &name, head, &body);
+                let document: Value = serde_json::from_slice(&body).unwrap_or_default();
+                if let (true, Some(subject)) = (self.lists, document["subject"]["digest"].as_str()) {
+                    reply.head += &format!("OCI-Subject: {subject}\r\n");
+                }
+                reply
+            }
+            ("referrers", "GET") if self.lists => referrers::page(&state.manifests, &repository, &name, head),
             ("manifests", _) => match state.manifests.get(&(repository, name)) {
                 Some((kind, bytes)) => {
                     let digest = sha256(bytes);
