@@ -13,9 +13,11 @@ use imgbuild::plan::attest::check_sbom;
 use imgbuild::step::Cancel;
 use serde_json::{Value, json};
 use support::attested::{self, oras};
+use support::containerd::Containerd;
 use support::docker::{Docker, Door};
 use support::forge::{self, Item};
 use support::layout::Layout;
+use support::registry::{self, Registry};
 use support::source::Source;
 use support::volume;
 use support::{Place, sha256, tool};
@@ -219,6 +221,69 @@ fn what_is_pushed_with_documents_is_found_with_them_and_is_the_same_image() {
     {
         assert_eq!(discovered(&format!("{repository}@{about}")), before);
     }
+}
+
+#[test]
+fn a_registry_that_lists_referrers_is_left_without_a_tag_for_them() {
+    let place = place();
+    let registry = Registry::with_referrers(registry::Door::Open);
+    place.imgbuild(&format!("push out --attest --registry {}/org", registry.host())).run().succeeds();
+    let tags: Vec<_> = registry.references("org/kernel-bin");
+    assert!(
+        tags.contains(&"5.10.1".to_owned()) && !tags.iter().any(|tag| tag.starts_with("sha256-")),
+        "{tags:?}"
+    );
+    let reference = format!("{}/org/{KERNEL}", registry.host());
+    for command in ["sbom", "provenance"] {
+        let there = place.imgbuild(&format!("{command} {reference} --arch arm64")).run().succeeds();
+        let here = place.imgbuild(&format!("{command} out:{KERNEL} --arch arm64")).run().succeeds();
+        assert_eq!(there.stdout, here.stdout, "{command}");
+    }
+    // Pushed by digest, platforms have their documents and the index, which is to be joined, has none.
+    let other = Registry::with_referrers(registry::Door::Open);
+    place
+        .imgbuild(&format!("push out --attest --by-digest --registry {}/org", other.host()))
+        .run()
+        .succeeds();
+    let digest = Layout::at(place.path("out")).images()[KERNEL].clone();
+    let about = |digest: &str| {
+        let manifests = other.references("org/kernel-bin").into_iter();
+        let documents = manifests.filter_map(|name| other.manifest("org/kernel-bin", &name));
+        documents
+            .map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap())
+            .filter(|it| it["subject"]["digest"] == digest)
+            .count()
+    };
+    assert_eq!((about(&digest), about(&member(&place, KERNEL, "amd64"))), (0, 2));
+}
+
+#[test]
+fn consumers_are_undisturbed_by_documents() {
+    let place = place();
+    let docker = Docker::start(&place, &Door::Open);
+    let containerd = Containerd::start(&place);
+    place.imgbuild(&format!("push out --attest --registry {}/org", docker.host)).run().succeeds();
+    let (reference, digest) =
+        (format!("{}/org/{KERNEL}", docker.host), Layout::at(place.path("out")).images()[KERNEL].clone());
+    let common = ["--snapshotter", "native", "--platform", "linux/arm64"];
+    containerd.ctr(&[&["images", "pull", "--plain-http"], &common[..], &[&reference]].concat());
+    assert!(containerd.ctr(&["images", "ls"]).contains(&digest), "containerd has another digest");
+    let at = place.path("mounted");
+    fs::create_dir(&at).unwrap();
+    let at = at.to_str().unwrap();
+    containerd.ctr(&[&["images", "mount"], &common[..], &[&reference, at]].concat());
+    let kernel = fs::read(containerd.sees(at).join("boot/image")).unwrap();
+    assert!(kernel == Layout::at(place.path("out")).image(KERNEL, "arm64").entry("boot/image").content);
+    containerd.ctr(&["images", "unmount", at]);
+    let crane = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/readers/crane");
+    let crane = crane.to_str().unwrap();
+    assert_eq!(tool(crane, &["digest", &reference].map(AsRef::as_ref)).trim(), digest);
+    tool(crane, &["validate", "--remote", &reference].map(AsRef::as_ref));
+    let copy = place.path("copied");
+    let to = format!("dir:{}", copy.display());
+    let from = format!("docker://{reference}");
+    tool("skopeo", &["copy", "--all", "--quiet", "--src-tls-verify=false", &from, &to].map(AsRef::as_ref));
+    assert_eq!(format!("sha256:{}", sha256(&fs::read(copy.join("manifest.json")).unwrap())), digest);
 }
 
 #[test]

@@ -361,7 +361,6 @@ fn copy(from: &Path, to: &Path) {
 /// Follows a page, and looks at what came of it; returns what hosts would pull.
 fn followed(name: &str) -> (Desk, Vec<String>) {
     let _alone = real::alone();
-    // Compiled, if this store has none yet.
     let is_ubuntu = PAGES.iter().find(|(page, _)| *page == name).unwrap().1;
     let desk = Desk::new(is_ubuntu);
     let (is_well, said) = desk.follow(&commands(&page(name)).unwrap());

@@ -485,6 +485,6 @@ fn kernel_without_a_registry_to_push_to_is_refused_before_any_work() {
     outcome.says("nothing says which registry").does_not_say("compile");
     let outcome = place.imgbuild("kernel 5.10.1 --append").run().fails(2);
     outcome
-        .says("`--append` and `--by-digest` say how to push, and nothing is pushed")
+        .says("`--append`, `--by-digest` and `--attest` say how to push, and nothing is pushed")
         .says("hint: add `--push`");
 }

@@ -67,7 +67,8 @@ fn text(differences: &[Difference]) -> String {
     text
 }
 
-fn line(difference: &Difference) -> String {
+/// A difference in one line.
+pub(super) fn line(difference: &Difference) -> String {
     let Difference { path, what, a, b, offset, .. } = difference;
     let whom = path.as_ref().map_or_else(String::new, |path| format!("{path}: "));
     match (what.as_str(), a, b, offset) {

@@ -1,5 +1,7 @@
 //! `imgbuild lock`, and the versions that other commands take from outside the lock.
 
+mod add;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -30,6 +32,9 @@ use crate::version::Version;
 ///
 /// For a toolchain or an OS recipe (`os/NAME`): pins the packages that its archive has now, each with version and sha256.
 ///
+/// With --add, a version is verified, pinned, and put into the list of what a recipe releases: a kernel of kernel.org's,
+/// or a Kubernetes version with the programs that go with it, by the hashes that their publishers give.
+///
 /// Every kernel pin is compared with what is signed; none is ever replaced or removed, and comments are kept.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,7 +43,8 @@ Examples:
   imgbuild lock kernel.org --series 5.10
   imgbuild lock debian-12 --arch all     # accept the packages that the archive has now
   imgbuild lock os/ubuntu-20.04 --arch all
-  imgbuild lock --add kernel 5.10.250
+  imgbuild lock --add kernel 5.10.250    # pin it, and release it
+  imgbuild lock --add k8s 1.24.17 --with containerd=1.6.36
   imgbuild lock --mirror kernel.org=DIRECTORY --mirror kernel.org-releases=DIRECTORY")]
 pub(super) struct LockCommand {
     /// `kernel.org`, an archive of [[sources]], a toolchain, or os/RECIPE [default: all that have kernels]
@@ -53,9 +59,16 @@ pub(super) struct LockCommand {
     /// Of a toolchain or an OS recipe, the packages for machines of these architectures [default: the host's]
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<String>,
-    /// Pin this very version instead of the newest ones: `--add kernel 5.10.250`
+    /// Pin and release this very version: `--add kernel 5.10.250`, `--add k8s 1.24.17`
     #[arg(long, num_args = 2, value_names = ["KIND", "VERSION"], conflicts_with_all = ["inputs", "check", "series"])]
     add: Vec<String>,
+    /// With --add, the recipe that releases it [default: the default one]
+    #[arg(long, value_name = "NAME", requires = "add")]
+    recipe: Option<String>,
+    /// With --add k8s, the version of a program (containerd, runc, cni-plugins, crictl), or the pause image
+    /// [default: those of the nearest version]
+    #[arg(long, value_name = "NAME[@ARCH]=VERSION", requires = "add")]
+    with: Vec<String>,
 }
 
 /// What can be pinned.
@@ -95,10 +108,13 @@ impl LockCommand {
         // Refused before hours of downloads, not after.
         let path = if self.check { None } else { Some(path(context, catalogue)?) };
         let desk = Desk { context, catalogue, lock, mirrors };
+        if let (Some(path), [kind, version]) = (&path, &self.add[..]) {
+            return self.add(kind, version, path, &desk);
+        }
         let mut found = Findings::default();
         for input in inputs {
             match input {
-                Input::KernelOrg => self.kernel_org(&desk, &mut found)?,
+                Input::KernelOrg => self.kernel_org(None, &desk, &mut found)?,
                 Input::Archive(list) => archive(&list, &desk, &mut found)?,
                 Input::Toolchain(recipe) => self.toolchain(&recipe, &desk, &mut found)?,
                 Input::System(name) => self.system(&name, &desk, &mut found)?,
@@ -120,7 +136,7 @@ impl LockCommand {
 
     fn inputs(&self, catalogue: &Catalogue, lock: &Lock) -> Result<Vec<Input>, Failure> {
         let archives = || lock.sources().iter().cloned().map(Input::Archive);
-        if !self.add.is_empty() || !self.series.is_empty() && self.inputs.is_empty() {
+        if !self.series.is_empty() && self.inputs.is_empty() {
             return Ok(vec![Input::KernelOrg]);
         }
         if self.inputs.is_empty() {
@@ -154,26 +170,31 @@ impl LockCommand {
         self.inputs.iter().map(input).collect()
     }
 
-    fn kernel_org(&self, desk: &Desk<'_>, found: &mut Findings) -> Result<(), Failure> {
+    /// Looks at kernel.org's releases: at one that is to be added, or at all that are tracked.
+    fn kernel_org(
+        &self,
+        added: Option<&Version>,
+        desk: &Desk<'_>,
+        found: &mut Findings,
+    ) -> Result<(), Failure> {
         let Desk { context, catalogue, lock, mirrors } = desk;
         let keyring = keyring(catalogue)?;
         let downloads = context.store()?.downloads();
         let upstream = KernelOrg::new(lock, mirrors, &keyring, &downloads, &context.watch);
-        let wanted: Vec<Series> = if self.add.is_empty() {
+        let wanted: Vec<Series> = if let Some(version) = added {
+            if lock.kernel(version).is_ok_and(|pin| pin.version == *version) {
+                found.text += &format!("{version} is pinned already\n");
+                return Ok(());
+            }
+            let (name, newest) = (version.series(), version.clone());
+            vec![Series { name, pinned: None, newest, is_maintained: true }]
+        } else {
             let series = self.series(catalogue)?;
             let all_pins = self.series.is_empty();
             let (series, agreeing) = survey(&upstream, lock, &series, all_pins, &context.watch)?;
             series.iter().for_each(|series| found.text += &line(series));
             found.text += &agree(agreeing, PLACE);
             series.into_iter().filter(Series::is_behind).collect()
-        } else {
-            let version = self.added()?;
-            if lock.kernel(&version).is_ok_and(|pin| pin.version == version) {
-                found.text += &format!("{version} is pinned already\n");
-                return Ok(());
-            }
-            let name = version.series();
-            vec![Series { name, pinned: None, newest: version, is_maintained: true }]
         };
         for series in &wanted {
             if self.check {
@@ -230,15 +251,6 @@ impl LockCommand {
             return Ok(tracked(catalogue)?);
         }
         Ok(self.series.iter().map(Version::series).collect())
-    }
-
-    fn added(&self) -> Result<Version, Failure> {
-        let usage = |message| Failure::Usage { message, hint: "as in `--add kernel 5.10.250`".into() };
-        match &self.add[..] {
-            [kind, version] if kind == "kernel" => version.parse().map_err(|error| usage(format!("{error}"))),
-            [kind, ..] => Err(usage(format!("`{kind}` is nothing that can be added; `kernel` is"))),
-            [] => unreachable!("asked only where something is to be added"),
-        }
     }
 }
 

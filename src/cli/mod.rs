@@ -13,6 +13,7 @@ mod fetch;
 mod index;
 mod inspect;
 mod kernel;
+mod list;
 mod lock;
 mod login;
 mod os;
@@ -25,9 +26,11 @@ mod push;
 mod release;
 mod remote;
 mod settings;
+mod sign;
 mod spec;
 mod tree;
 mod validate;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -101,6 +104,7 @@ enum Command {
     Fetch(fetch::Fetch),
     /// Make toolchains' root trees, for building offline later
     Tree(tree::Tree),
+    List(list::List),
     // Its help has two lengths, both with the arguments.
     Lock(lock::LockCommand),
     Release(release::Release),
@@ -121,6 +125,8 @@ enum Command {
     Index(index::Index),
     Sbom(attest::SbomCommand),
     Provenance(attest::ProvenanceCommand),
+    Sign(sign::SignCommand),
+    Verify(verify::VerifyCommand),
     /// Check a password at a registry and keep it where docker does
     Login(login::Login),
     /// Build images and compare them with the recorded digests, or record them
@@ -150,6 +156,8 @@ enum Failure {
     #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
+    Add(#[from] crate::plan::add::Error),
+    #[error(transparent)]
     Release(#[from] crate::plan::release::Error),
     #[error("{name}: {error}")]
     Cell { name: String, error: Box<Failure> },
@@ -161,6 +169,14 @@ enum Failure {
     Export(#[from] crate::export::Error),
     #[error(transparent)]
     Attest(#[from] crate::plan::attest::Error),
+    #[error(transparent)]
+    Sign(#[from] crate::plan::sign::Error),
+    #[error(transparent)]
+    Verify(#[from] crate::plan::verify::Error),
+    #[error("`{reference}` is not what is claimed of it: {}", counted(*.count, "failed check"))]
+    Unverified { reference: String, count: usize },
+    #[error("`{reference}` comes out otherwise when it is built again")]
+    NotRebuilt { reference: String },
     #[error("`{place}` is not sound: {}", counted(*.count, "finding"))]
     Unsound { place: String, count: usize },
     #[error("`{place}` is not fit for {wanted}")]
@@ -173,8 +189,6 @@ enum Failure {
     Registry(#[from] crate::registry::Error),
     #[error(transparent)]
     Handoff(#[from] crate::plan::handoff::Error),
-    #[error(transparent)]
-    Sign(#[from] crate::sign::Error),
     #[error("{message}")]
     Usage { message: String, hint: String },
     #[error("{}", if *count == 1 { "1 entry was damaged and is dropped".into() } else { format!("{count} entries were damaged and are dropped") })]
@@ -201,6 +215,12 @@ macro_rules! by_way_of_plan {
     };
 }
 
+impl From<crate::sign::Error> for Failure {
+    fn from(error: crate::sign::Error) -> Self {
+        Self::Sign(error.into())
+    }
+}
+
 by_way_of_plan!(oci::Error, crate::store::Error, crate::host::Missing, lock_room::Error);
 
 impl Failure {
@@ -209,14 +229,16 @@ impl Failure {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Lock(error) => Some(error),
+            Self::Add(error) => Some(error),
             Self::Release(error) => Some(error),
             Self::Cell { error, .. } => Some(&**error),
             Self::Inspect(error) => Some(error),
             Self::Export(error) => Some(error),
             Self::Attest(error) => Some(error),
+            Self::Sign(error) => Some(error),
+            Self::Verify(error) => Some(error),
             Self::Registry(error) => Some(error),
             Self::Handoff(error) => Some(error),
-            Self::Sign(error) => Some(error),
             Self::Settings(error) => Some(error),
             Self::Role(error) => Some(error),
             Self::Usage { .. }
@@ -224,6 +246,8 @@ impl Failure {
             | Self::Unsound { .. }
             | Self::Unfit { .. }
             | Self::Differ { .. }
+            | Self::Unverified { .. }
+            | Self::NotRebuilt { .. }
             | Self::Unreleased { .. }
             | Self::Io(_) => None,
         }
@@ -235,8 +259,11 @@ impl Diagnose for Failure {
         match (self.inner(), self) {
             (Some(error), _) => error.class(),
             (None, Self::Io(_)) => Class::Host,
-            (None, Self::Damaged { .. } | Self::Unsound { .. } | Self::Unfit { .. }) => Class::Verification,
-            (None, Self::Differ { .. }) => Class::NotReproducible,
+            (
+                None,
+                Self::Damaged { .. } | Self::Unsound { .. } | Self::Unfit { .. } | Self::Unverified { .. },
+            ) => Class::Verification,
+            (None, Self::Differ { .. } | Self::NotRebuilt { .. }) => Class::NotReproducible,
             (None, Self::Unreleased { class, .. }) => *class,
             (None, _) => Class::Usage,
         }
@@ -249,6 +276,11 @@ impl Diagnose for Failure {
             (None, Self::Io(error)) => crate::step::io_hint(error),
             (None, Self::Unreleased { what: "image", .. }) => Some(
                 "`imgbuild release` builds what is missing, and the same command joins it; the other images are joined".into(),
+            ),
+            (None, Self::Unverified { .. }) => Some("do not use it before you know why".into()),
+            (None, Self::NotRebuilt { .. }) => Some(
+                "`imgbuild provenance` tells which imgbuild built it: another version may come out otherwise"
+                    .into(),
             ),
             (None, Self::Unreleased { .. }) => {
                 Some("the same command goes on with what failed: everything else is published".into())
@@ -384,6 +416,7 @@ pub fn main() -> ExitCode {
             Command::Config(command) => command.run(&context),
             Command::Fetch(command) => command.run(&context),
             Command::Tree(command) => command.run(&context),
+            Command::List(command) => command.run(&context),
             Command::Lock(command) => command.run(&context),
             Command::Release(command) => command.run(&context),
             Command::Boot(command) => command.run(&context),
@@ -398,6 +431,8 @@ pub fn main() -> ExitCode {
             Command::Index(command) => command.run(&context),
             Command::Sbom(command) => command.run(&context),
             Command::Provenance(command) => command.run(&context),
+            Command::Sign(command) => command.run(&context),
+            Command::Verify(command) => command.run(&context),
             Command::Login(command) => command.run(&context),
             Command::Digests(command) => command.run(&context),
             Command::Cache(command) => command.run(&context),

@@ -28,6 +28,11 @@ impl Transport {
         Ok(Client::new(&reference.host, &self.options(), &context.watch)?)
     }
 
+    /// Whether HTTP without encryption was asked for.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain_http
+    }
+
     pub(super) fn options(&self) -> Options {
         Options { plain_http: self.plain_http }
     }

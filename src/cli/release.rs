@@ -11,12 +11,15 @@ use serde_json::json;
 use super::kernel::processors;
 use super::push::{Transport, prefix};
 use super::remote::RemoteCache;
-use super::{Context, Failure};
+use super::{Context, Failure, attest};
 use crate::fetch::mirror::Mirrors;
 use crate::lock::Lock;
 use crate::plan::release::against::Earlier;
-use crate::plan::release::{Cell, Desk, Joined, Matrix, Outcome, Published, Registry, State, join};
+use crate::plan::release::{
+    self, Cell, Desk, Image, Joined, Matrix, Outcome, Published, Registry, State, join,
+};
 use crate::recipe::Catalogue;
+use crate::registry::reference::Reference;
 use crate::step::{Class, Diagnose, Level, Watch};
 use crate::store::Store;
 
@@ -193,6 +196,9 @@ pub(super) struct Release {
     /// Publish kernels without booting them first
     #[arg(long, conflicts_with = "join")]
     no_boot: bool,
+    /// Attach an SBOM and the provenance to every image, and with --join to every index
+    #[arg(long)]
+    attest: bool,
     /// Tell what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -247,14 +253,21 @@ impl Release {
                     .into(),
         })?;
         if self.join {
-            let joined = join(&all, &matrix.cells, &registry, &|_, _| Ok(()), self.dry_run)?;
+            let attach = |target: &Reference, digest: &str| {
+                if self.attest {
+                    attest::attach_to_index(target, digest, &registry.client)
+                        .map_err(|failure| release::Error::Attach(Box::new(failure)))?;
+                }
+                Ok(())
+            };
+            let joined = join(&all, &matrix.cells, &registry, &attach, self.dry_run)?;
             return self.tell_joined(joined, context);
         }
         let store = self.remote.store(&self.transport, context)?;
         let mut reports = Vec::new();
         let mut first = None;
         for cell in &matrix.cells {
-            let fate = self.cell(cell, &desk, &registry, &store).or_else(|error| {
+            let fate = self.cell(cell, &desk, &registry, &store, context).or_else(|error| {
                 // Nobody who comes later would fare better.
                 if matches!(&error, Failure::Release(error) if error.is_everybodys()) {
                     return Err(error);
@@ -279,6 +292,7 @@ impl Release {
         desk: &Desk<'_>,
         registry: &Registry,
         store: &Store,
+        context: &Context,
     ) -> Result<Fate, Failure> {
         if let State::Published { reference, digest } = registry.state(cell, !self.dry_run)? {
             return Ok(Fate::Skipped { reference, digest });
@@ -289,7 +303,17 @@ impl Release {
         desk.watch.reporter.note(Level::Info, &format!("{}: to be published", cell.name));
         let work = store.work()?;
         let made = cell.make(desk, registry, store, &work.path().join("out"), !self.no_boot)?;
+        // What cannot be told of an image is known before the first one is pushed.
+        let documents = |image: &Image| attest::gather(&made.layout, image.root.digest().as_ref(), context);
+        let documents: Vec<_> = if self.attest {
+            made.images.iter().map(documents).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
         made.push(registry)?;
+        for (image, documents) in made.images.iter().zip(&documents) {
+            attest::attach(documents, &image.target.repository, &registry.client)?;
+        }
         let images = cell.publish(&made, registry)?;
         Ok(Fate::Published { images, booted: made.booted })
     }

@@ -195,8 +195,14 @@ pub fn fetch(
     Ok(Fetched { path: kept, cached: false, _used: used })
 }
 
-/// Brings a short document of a place, about which nothing is known yet: its signature has to vouch for it.
-fn document(place: &str, location: Location, limit: u64, watch: &Watch) -> Result<(String, Vec<u8>), Error> {
+/// Brings a short document of a place, about which nothing is known yet: its signature has to vouch for it, or whoever
+/// reviews what is pinned from it. Returns where it was found, and its bytes.
+pub fn document(
+    place: &str,
+    location: Location,
+    limit: u64,
+    watch: &Watch,
+) -> Result<(String, Vec<u8>), Error> {
     match location {
         Location::Url(url) => {
             let name = url.rsplit('/').next().unwrap_or(&url).to_owned();

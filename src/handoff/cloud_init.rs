@@ -8,6 +8,8 @@ use super::{Error, Images, Machine, yaml};
 
 /// As much as Firecracker's metadata service holds, in bytes of JSON.
 pub(super) const LIMIT: usize = 51_200;
+/// What Flintlock adds to it, at most: an instance's id, and vendor data that mounts one volume.
+pub(super) const ADDED: usize = 512;
 
 /// The instance. Flintlock adds an `instance_id` of its own where there is none.
 #[derive(Serialize)]

@@ -180,7 +180,7 @@ impl Faults {
         }
         let (Some(name), false) = (machine.names.first(), machine.is_cloud_hypervisor()) else { return };
         let Ok(metadata) = cloud_init::metadata(machine, images, name) else { return };
-        let size = serde_json::json!({ "latest": metadata }).to_string().len();
+        let size = serde_json::json!({ "latest": metadata }).to_string().len() + cloud_init::ADDED;
         if size > cloud_init::LIMIT {
             let what = format!(
                 "user data makes the metadata {size} bytes long: Firecracker holds {}",

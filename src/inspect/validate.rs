@@ -23,7 +23,7 @@ pub struct Verdict {
     pub images: Vec<Read>,
     /// All that is wrong, in the order of the images.
     pub findings: Vec<Finding>,
-    /// What could not be checked on this host, and why.
+    /// What could not be checked on this host, and why; what is odd.
     pub notes: Vec<Finding>,
     /// What its kernels' fitness is told from.
     #[serde(skip)]
@@ -197,6 +197,10 @@ impl Faults<'_> {
             && let Some(kernel) = roles::kernel::read(source, image, cancel)?
         {
             kernel.contradictions().into_iter().for_each(|(path, what)| self.at(&path, what));
+            for (path, what) in kernel.oddities() {
+                let (image, platform) = (Some(image.name.clone()), Some(image.platform()));
+                self.notes.push(Finding { image, platform, path: Some(path), what });
+            }
             parts.kernels.push(kernel);
         } else {
             parts.modules.extend(modules);

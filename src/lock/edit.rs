@@ -3,6 +3,7 @@
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::KernelPin;
+use super::node::{NodeSet, Release};
 use crate::version::Version;
 
 /// Adds a pin behind the last older one of its place; `comment` is a line to stand above it.
@@ -31,6 +32,73 @@ pub fn add_kernel(text: &str, pin: &KernelPin, comment: &str) -> Result<String, 
     array.clear();
     array.extend(tables);
     Ok(document.to_string())
+}
+
+/// Adds a set behind the last one of an older version, and release files behind those of their program; `comment` is a
+/// line to stand above the set.
+pub fn add_kubernetes(
+    text: &str,
+    set: &NodeSet,
+    releases: &[Release],
+    comment: &str,
+) -> Result<String, toml_edit::TomlError> {
+    let mut document: DocumentMut = text.parse()?;
+    let text_of = |table: &Table, field: &str| table.get(field).and_then(Item::as_str).map(str::to_owned);
+    let is_older = |table: &Table, version: &str| {
+        text_of(table, "version").is_some_and(|other| numbers(&other) <= numbers(version))
+    };
+    let mut added = Table::new();
+    added.insert("version", value(&set.version));
+    added.insert("pause", value(&set.pause));
+    let mut arches = Table::new();
+    arches.set_implicit(true);
+    for (name, arch, version) in set.programs() {
+        match arch {
+            None => drop(added.insert(name, value(version))),
+            Some(arch) => {
+                let table = arches.entry(arch.name()).or_insert_with(|| Item::Table(Table::new()));
+                table[name] = value(version);
+            }
+        }
+    }
+    if !arches.is_empty() {
+        added.insert("arch", Item::Table(arches));
+    }
+    added.decor_mut().set_prefix(format!("\n# {comment}\n"));
+    insert(&mut document, "kubernetes", added, |table| is_older(table, &set.version));
+    for release in releases {
+        let mut table = Table::new();
+        let mut field = |name: &str, text: &str| table.insert(name, value(text));
+        field("name", &release.name);
+        field("version", &release.version);
+        field("arch", release.arch.name());
+        field("place", &release.file.place);
+        field("path", &release.file.path);
+        field("sha256", &release.file.sha256);
+        table.decor_mut().set_prefix("\n");
+        insert(&mut document, "release", table, |table| {
+            text_of(table, "name").as_deref() == Some(&release.name) && is_older(table, &release.version)
+        });
+    }
+    Ok(document.to_string())
+}
+
+/// Puts a table of an array behind the last one that `is_before` holds for, or to the end.
+fn insert(document: &mut DocumentMut, array: &str, added: Table, is_before: impl Fn(&Table) -> bool) {
+    let array = document.entry(array).or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    let Some(array) = array.as_array_of_tables_mut() else {
+        unreachable!("a lock's entries are arrays of tables")
+    };
+    let mut tables: Vec<Table> = array.iter().cloned().collect();
+    let position = tables.iter().rposition(is_before).map_or(tables.len(), |last| last + 1);
+    tables.insert(position, added);
+    array.clear();
+    array.extend(tables);
+}
+
+/// The numbers of a version, to compare it by.
+fn numbers(version: &str) -> Vec<u64> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 fn table(pin: &KernelPin) -> Table {

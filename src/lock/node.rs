@@ -34,7 +34,33 @@ pub struct NodeSet {
     programs: BTreeMap<(String, Option<Arch>), String>,
 }
 
+/// The programs whose versions a set names; the others have the version of the set.
+pub const MATCHED: [&str; 4] = ["containerd", "runc", "cni-plugins", "crictl"];
+
 impl NodeSet {
+    /// A set for another version with the programs of `like`; its crictl is the first of its own series.
+    pub fn like(&self, version: &str) -> Self {
+        let series = |version: &str| version.rsplit_once('.').map(|(series, _)| series.to_owned());
+        let mut set = Self { version: version.to_owned(), ..self.clone() };
+        if let Some(series) = series(version).filter(|own| Some(own) != series(&self.version).as_ref()) {
+            set.set("crictl", None, &format!("{series}.0"));
+        }
+        set
+    }
+
+    /// Gives a program another version: on one architecture, or on all.
+    pub fn set(&mut self, name: &str, arch: Option<Arch>, version: &str) {
+        if arch.is_none() {
+            self.programs.retain(|(other, _), _| other != name);
+        }
+        self.programs.insert((name.to_owned(), arch), version.to_owned());
+    }
+
+    /// The versions that it names, by program and, where one architecture differs, that architecture.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, Option<Arch>, &str)> {
+        self.programs.iter().map(|((name, arch), version)| (name.as_str(), *arch, version.as_str()))
+    }
+
     /// The version of a program; kubelet, kubeadm and kubectl have the version of the set.
     pub fn version_of(&self, name: &str, arch: Arch) -> &str {
         let own = self.programs.get(&(name.to_owned(), Some(arch)));
@@ -68,7 +94,6 @@ fn release(fields: &Fields<'_>, places: &BTreeMap<String, Base>) -> Option<Relea
 }
 
 pub(super) fn read(fields: &Fields<'_>) -> Option<NodeSet> {
-    const MATCHED: [&str; 4] = ["containerd", "runc", "cni-plugins", "crictl"];
     let (version, pause) = (fields.required("version"), fields.required("pause"));
     if let Some(pause) =
         pause.as_ref().filter(|pause| !pause.value.contains('/') || !pause.value.contains(':'))

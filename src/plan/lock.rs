@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::add::Kubernetes;
 use crate::document::list;
 use crate::fetch::archive::{self, Listed};
 use crate::fetch::kernel_org::{self, KernelOrg, PLACE, RELEASES, Verified};
@@ -306,6 +307,8 @@ pub enum Entry {
     Kernel(KernelPin, String),
     /// The package set of a tree.
     Tree(TreePin),
+    /// A Kubernetes version and its release files.
+    Kubernetes(Kubernetes),
 }
 
 impl From<&Verified> for Entry {
@@ -333,13 +336,35 @@ pub fn write(path: &Path, entries: &[Entry]) -> Result<(), Error> {
     let mut text = fs::read_to_string(path)?;
     for entry in entries {
         text = match entry {
-            Entry::Tree(pin) => with_tree(&text, pin),
-            Entry::Kernel(pin, comment) => edit::add_kernel(&text, pin, comment)
-                .map_err(|error| Error::Edit(path.display().to_string(), Box::new(error)))?,
-        };
+            Entry::Tree(pin) => Ok(with_tree(&text, pin)),
+            Entry::Kernel(pin, comment) => edit::add_kernel(&text, pin, comment),
+            Entry::Kubernetes(Kubernetes { set, releases }) => {
+                let comment = format!(
+                    "{}: pinned by `imgbuild lock`: the hashes are the publishers' own, from beside the files.",
+                    set.version
+                );
+                edit::add_kubernetes(&text, set, releases, &comment)
+            }
+        }
+        .map_err(|error| Error::Edit(path.display().to_string(), Box::new(error)))?;
     }
     // What we write, we can read.
     Lock::parse(&path.display().to_string(), &text).map_err(lock::Error::from)?;
+    replace(path, &text)
+}
+
+/// Puts a version into a list of a recipe's file, whole or not at all; whether it was not there.
+pub fn release(path: &Path, field: &str, after: &str, version: &str) -> Result<bool, Error> {
+    let text = fs::read_to_string(path)?;
+    let changed = recipe::edit::add_version(&text, field, after, version);
+    match changed.map_err(|error| Error::Edit(path.display().to_string(), Box::new(error)))? {
+        Some(text) => replace(path, &text).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Changes a file's text in one step.
+fn replace(path: &Path, text: &str) -> Result<(), Error> {
     let target = fs::canonicalize(path)?;
     let mut beside = target.clone().into_os_string();
     beside.push(".new");

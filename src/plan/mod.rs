@@ -1,6 +1,7 @@
 //! A request made into steps, and the steps run: fetch → unpack → configure → compile → split → pack → assemble.
 
 pub mod account;
+pub mod add;
 pub mod attest;
 pub mod boot;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod digests;
 pub mod handoff;
 pub mod images;
 pub mod kernel;
+pub mod list;
 pub mod lock;
 pub mod os;
 pub mod outline;
@@ -15,8 +17,10 @@ mod pack;
 pub mod rebuild;
 pub mod release;
 pub mod remote;
+pub mod sign;
 mod source;
 pub mod toolchain;
+pub mod verify;
 
 use std::collections::BTreeSet;
 

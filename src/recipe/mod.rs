@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod catalogue;
 pub mod copied;
+pub mod edit;
 pub mod kernel;
 pub mod os;
 pub mod toolchain;

@@ -151,6 +151,31 @@ pub fn fetch(client: &Client, repository: &str, referrer: &Referrer) -> Result<V
     blob_bytes(client, repository, blob)
 }
 
+/// Copies all that is attached to the digest `subject` to the same digest in another repository, or another registry.
+/// Returns how much that was.
+pub fn copy(
+    from: (&Client, &str),
+    (client, repository): (&Client, &str),
+    subject: &str,
+) -> Result<usize, Error> {
+    client.will_write(repository);
+    let referrers = list(from.0, from.1, subject, None)?;
+    for referrer in &referrers {
+        let document = from.0.manifest(from.1, &referrer.digest)?;
+        let Content::Image { config, layers } = document.content()? else {
+            let what = from.0.name(from.1, &referrer.digest);
+            return Err(Error::Malformed { what, reason: "what is attached is an index".into() });
+        };
+        for blob in layers.iter().chain([&config]) {
+            if !client.has_blob(repository, blob)? {
+                put(client, repository, &blob_bytes(from.0, from.1, blob)?)?;
+            }
+        }
+        put_referrer(client, repository, subject, &document)?;
+    }
+    Ok(referrers.len())
+}
+
 /// The bytes of a blob that is no layer of files.
 pub(super) fn blob_bytes(client: &Client, repository: &str, blob: &Entry) -> Result<Vec<u8>, Error> {
     if blob.size > LIMIT {

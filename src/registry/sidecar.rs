@@ -49,6 +49,18 @@ pub fn read(client: &Client, repository: &str, digest: &str) -> Result<Vec<Note>
     layers.iter().zip(beside).map(note).collect()
 }
 
+/// Copies everything under the tag beside an image to the same image in another repository, or another registry, and keeps
+/// what is there. Returns how much that was.
+pub fn copy(
+    from: (&Client, &str),
+    (client, repository): (&Client, &str),
+    digest: &str,
+) -> Result<usize, Error> {
+    let notes = read(from.0, from.1, digest)?;
+    notes.iter().try_for_each(|note| add(client, repository, digest, note))?;
+    Ok(notes.len())
+}
+
 /// Adds something under the tag beside an image, and keeps what is there.
 pub fn add(client: &Client, repository: &str, digest: &str, note: &Note) -> Result<(), Error> {
     client.will_write(repository);

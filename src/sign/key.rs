@@ -104,6 +104,36 @@ impl Public {
         }
     }
 
+    /// Reads all public keys of a file, or of the files `*.pub` and `*.pem` in a directory. There is at least one.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, Error> {
+        let mut files = vec![path.to_owned()];
+        if path.is_dir() {
+            let entries = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
+            files = entries.collect::<Result<_, _>>()?;
+            files.retain(|file| file.extension().is_some_and(|ending| ending == "pub" || ending == "pem"));
+            files.sort();
+        }
+        let mut keys = Vec::new();
+        for file in files {
+            let text = fs::read(&file)?;
+            let text = String::from_utf8_lossy(&text);
+            // Before the first block may stand what people write there.
+            let blocks: Vec<_> = text.match_indices(BEGIN).map(|(at, _)| &text[at..]).collect();
+            let name = file.display().to_string();
+            if blocks.is_empty() {
+                return Err(Error::NoKey { name, reason: "it has no PEM block".into() });
+            }
+            for block in blocks {
+                keys.push(Self::parse(&name, block.as_bytes())?);
+            }
+        }
+        if keys.is_empty() {
+            let name = path.display().to_string();
+            return Err(Error::NoKey { name, reason: "no file in it is named `*.pub` or `*.pem`".into() });
+        }
+        Ok(keys)
+    }
+
     fn of(name: &str, key: VerifyingKey) -> Self {
         let der = PublicKey::from(key).to_public_key_der().expect("a point of the curve can be written");
         Self { name: name.to_owned(), key, fingerprint: Sha256::digest(der.as_bytes()).into() }
@@ -130,8 +160,13 @@ impl Public {
     }
 }
 
+/// Whether a file holds a private key, by what its first PEM block says.
+pub fn is_private(pem: &[u8]) -> bool {
+    pem_label(pem).is_some_and(|label| label.ends_with("PRIVATE KEY"))
+}
+
 /// What the first PEM block of a file says it is; none if there is no block.
-pub fn pem_label(pem: &[u8]) -> Option<String> {
+fn pem_label(pem: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(pem).ok()?;
     let (_, rest) = text.split_once(BEGIN)?;
     Some(rest.split_once("-----")?.0.to_owned())

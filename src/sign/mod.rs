@@ -11,7 +11,7 @@ pub mod statement;
 
 use crate::step::{Class, Diagnose};
 
-pub use key::{Key, PASSWORD, Public, pem_label};
+pub use key::{Key, PASSWORD, Public, is_private};
 
 /// A key or something signed cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ pub(crate) mod node;
 pub(crate) mod pinned;
 pub(crate) mod real;
 pub(crate) mod registry;
+pub(crate) mod signing;
 pub(crate) mod source;
 pub(crate) mod ubuntu;
 pub(crate) mod unpacked;

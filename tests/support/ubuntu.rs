@@ -81,7 +81,11 @@ pub(crate) fn releases(place: &Place) {
 
 /// A release file as its makers lay it out.
 fn release(name: &str, version: &str) -> Vec<u8> {
-    let program = says(version);
+    release_of(name, says(version))
+}
+
+/// A release file with this program in it, whatever it is called.
+pub(crate) fn release_of(name: &str, program: Vec<u8>) -> Vec<u8> {
     let member = |path: &str| Member { mode: 0o755, ..Member::file(path, &program) };
     match name {
         "containerd" => {

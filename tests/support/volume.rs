@@ -73,6 +73,20 @@ fn compiler(arch: &str) -> &'static str {
     }
 }
 
+/// A program that needs nothing and prints `Program v`, this version and an end of line.
+pub(crate) fn saying(arch: &str, version: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (input, output) = (dir.path().join("free.c"), dir.path().join("free"));
+    fs::write(&input, FREE).expect("a new file");
+    let define = format!("-DVERSION=\"{}\"", version.replace('\n', "\\n"));
+    let words =
+        ["-O1", "-nostdlib", "-fno-stack-protector", "-Wl,--build-id=none", "-static", "-no-pie", &define];
+    let mut args: Vec<&OsStr> = words.map(OsStr::new).into();
+    args.extend([input.as_os_str(), OsStr::new("-o"), output.as_os_str()]);
+    tool(compiler(arch), &args);
+    fs::read(output).expect("gcc made it")
+}
+
 fn compile(arch: &str) -> Programs {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let make = |source: &str, name: &str, words: &[&str]| -> Vec<u8> {

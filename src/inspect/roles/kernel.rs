@@ -9,6 +9,7 @@ use super::super::files::{self, Bytes, File, Kind};
 use super::super::{Error, Image};
 use crate::arch::Arch;
 use crate::kernel::kconfig::Config;
+use crate::kernel::kconfig::fragment::Value;
 use crate::oci::source::{Framing, Source, blob_error};
 use crate::step::Cancel;
 use crate::version::Version;
@@ -105,20 +106,30 @@ impl Kernel {
                 found.push((path.clone(), format!("it is not the configuration that {kernel} has embedded")));
             }
         }
+        found.extend(self.headings(|own, other| own.series() != other.series()));
+        found
+    }
+
+    /// What is odd and may be meant: a configuration that an earlier release of the same series wrote.
+    pub fn oddities(&self) -> Vec<(String, String)> {
+        self.headings(|own, other| own != other && own.series() == other.series())
+    }
+
+    /// The configurations that say they are of another version, of which `is` holds, or for another architecture.
+    fn headings(&self, is: impl Fn(&Version, &Version) -> bool) -> Vec<(String, String)> {
+        let own = self.release.as_deref().and_then(version);
+        let mut found = Vec::new();
         for (path, text) in self.file.iter().chain(&self.embedded) {
             let Some((arch, release)) = heading(text) else { continue };
-            if arch.is_some_and(|arch| arch != self.arch)
-                || self.release.as_ref().is_some_and(|own| differ(own, &release))
-            {
-                let arch = arch.map_or(String::new(), |arch| format!(" for {arch}"));
+            let other = version(&release);
+            let versions = own.as_ref().zip(other.as_ref());
+            let is_foreign = arch.is_some_and(|arch| arch != self.arch);
+            if versions.is_some_and(|(own, other)| is(own, other)) || is_foreign {
+                let (arch, here) = (arch.map_or("?", Arch::name), self.arch);
                 let own = self.release.as_deref().unwrap_or("a kernel");
-                found.push((
-                    path.clone(),
-                    format!(
-                        "it is a configuration of Linux {release}{arch}, in an image of {own} for {}",
-                        self.arch
-                    ),
-                ));
+                let what =
+                    format!("it is a configuration of Linux {release} for {arch}, beside {own} for {here}");
+                found.push((path.clone(), what));
             }
         }
         found
@@ -258,8 +269,17 @@ fn flaw(text: &str) -> Option<String> {
     if !text.contains("CONFIG_") {
         return Some("is no kernel configuration: there is no symbol in it".into());
     }
-    if !text.ends_with('\n') {
-        return Some("is cut off: its last line has no end".into());
+    // Some are kept without the end of their last line.
+    let last = text.lines().last().filter(|_| !text.ends_with('\n'));
+    let is_whole = |line: &str| match line.strip_prefix("# CONFIG_") {
+        Some(rest) => rest.ends_with(" is not set"),
+        None => {
+            line.starts_with("# end of ")
+                || line.split_once('=').is_some_and(|(_, it)| Value::read(it).is_some())
+        }
+    };
+    if let Some(last) = last.filter(|last| !is_whole(last)) {
+        return Some(format!("is cut off: it ends in `{last}`"));
     }
     let wrong = text.lines().position(|line| !is_line(line))?;
     Some(format!("is no kernel configuration: line {} is neither a symbol nor a comment", wrong + 1))
@@ -277,9 +297,4 @@ fn heading(text: &str) -> Option<(Option<Arch>, String)> {
 fn version(release: &str) -> Option<Version> {
     let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
     release[..end].trim_end_matches('.').parse().ok()
-}
-
-/// Whether two releases begin with different versions.
-fn differ(one: &str, other: &str) -> bool {
-    matches!((version(one), version(other)), (Some(one), Some(other)) if one != other)
 }

@@ -26,6 +26,18 @@ pub enum Level {
     Optional,
 }
 
+impl Level {
+    /// Its name: `built-in`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BuiltIn => "built-in",
+            Self::Early => "early",
+            Self::Required => "required",
+            Self::Optional => "optional",
+        }
+    }
+}
+
 /// Symbols that are needed for one purpose.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +72,16 @@ pub struct Role {
     names: Vec<String>,
     #[serde(default, deserialize_with = "takes")]
     pub(super) kernels: Vec<Takes>,
+}
+
+impl List {
+    /// When it counts, for people: `x86_64, >=5.0`; empty where it always does.
+    pub fn condition(&self) -> String {
+        let kubernetes = self.kubernetes.to_string();
+        let kubernetes = if kubernetes.is_empty() { kubernetes } else { format!("Kubernetes {kubernetes}") };
+        let parts = [self.when.to_string(), kubernetes];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Role {

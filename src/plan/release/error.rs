@@ -15,6 +15,9 @@ pub enum Error {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// What is attached to it cannot be.
+    #[error("{0}")]
+    Attach(Box<dyn Diagnose>),
     /// The tag of a build names another one.
     #[error("`{reference}` is {there}, and the same build comes to {ours} now: no tag was moved")]
     Taken {
@@ -45,6 +48,7 @@ impl Error {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
             Self::Registry(error) => Some(error),
+            Self::Attach(error) => Some(&**error),
             Self::Taken { .. } => None,
         }
     }

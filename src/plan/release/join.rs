@@ -92,8 +92,8 @@ impl Joined {
     }
 }
 
-/// What is done with an index that is new, before it gets a tag.
-pub(super) type Before<'a> = dyn Fn(&Composed, &Reference) -> Result<(), Error> + 'a;
+/// What is done with an index that is new, before it gets a tag: the reference is the tag of the build.
+pub(super) type Before<'a> = dyn Fn(&Reference, &str) -> Result<(), Error> + 'a;
 
 /// Joins every image of `cells` of which one is among `only`; `before` sees each new index by digest first. With
 /// `is_dry`, nothing is written.
@@ -203,9 +203,8 @@ impl Join<'_> {
         }
         let was_published = standing.is_some();
         if !was_published && !self.is_dry {
-            let by_digest = target.at(&digest);
-            ours.put(&by_digest, client)?;
-            (self.before)(&ours, &by_digest)?;
+            ours.put(&target.at(&digest), client)?;
+            (self.before)(&target, &digest)?;
         }
         for tag in BTreeSet::from([version.clone(), self.members[0].series()]).into_iter().rev() {
             let state = self.move_tag(&tag, &ours, was_published)?;
