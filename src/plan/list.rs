@@ -77,7 +77,7 @@ pub fn list(catalogue: &Catalogue, lock: &Lock) -> Result<Vec<Row>, Error> {
     for name in catalogue.systems()? {
         rows.extend(systems(&catalogue.system(&name)?));
     }
-    rows.sort_by(|one: &Row, other| one.state.cmp(&other.state));
+    rows.sort_by_key(|row: &Row| row.state);
     Ok(rows)
 }
 
