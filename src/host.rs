@@ -43,6 +43,11 @@ impl Tool {
 pub struct Missing(Vec<Tool>);
 
 impl Missing {
+    /// That this tool is not here.
+    pub fn of(tool: Tool) -> Self {
+        Self(vec![tool])
+    }
+
     /// The tools that are not here.
     pub fn tools(&self) -> &[Tool] {
         &self.0

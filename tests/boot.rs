@@ -13,7 +13,7 @@ fn both_architectures_boot_and_load_modules_from_the_volume() {
     for (arch, machine) in [("x86_64", "x86_64"), ("arm64", "aarch64")] {
         let outcome = place.imgbuild("boot out --load virtio_rng,overlay --arch").arg(arch).run().succeeds();
         let outcome = outcome
-            .prints(format!("Linux 5.10.262 {machine} booted under QEMU ("))
+            .prints(format!("Linux 5.10.262 {machine} booted under QEMU "))
             .prints("init after ")
             .prints("/proc/config.gz is readable")
             .prints("modules volume mounted at /lib/modules/5.10.262 (ext2)")
@@ -45,6 +45,31 @@ fn a_boot_for_programs_is_json() {
     let seconds = |name: &str| json[name].as_f64().unwrap();
     assert!(seconds("guest_seconds") > 0.0 && seconds("init_seconds") > 0.0, "{json}");
     assert!(seconds("whole_seconds") >= seconds("init_seconds"), "{json}");
+    assert!(seconds("init_seconds") > seconds("kernel_seconds"), "{json}");
+    assert_eq!((&json["vmm"], &json["expected"]), (&"qemu".into(), &serde_json::Value::Null));
+    assert!(json["vmm_version"].as_str().unwrap().starts_with(|c: char| c.is_ascii_digit()), "{json}");
+}
+
+#[test]
+fn a_text_that_is_waited_for_ends_the_boot_however_far_it_came() {
+    let (place, _) = real::tiny();
+    let _alone = real::alone();
+    let words = "boot out --arch x86_64 --accelerator tcg --vmm qemu --expect";
+    let outcome = place.imgbuild(words).arg("Run /init as init process").run().succeeds();
+    outcome.prints("Linux 5.10.262 booted under QEMU ").prints(", `Run /init as init process` after ");
+    let outcome = place.imgbuild(words).arg("never said").option("--timeout", "60").run().fails(8);
+    outcome.says("error: the guest ended in the middle of init, without a panic (QEMU: exit status: 0)");
+}
+
+#[test]
+fn acpi_is_for_qemus_x86() {
+    let place = Place::new();
+    place
+        .imgbuild("boot out --arch arm64 --acpi on")
+        .run()
+        .fails(2)
+        .says("`--acpi` is for the microvm of QEMU");
+    place.imgbuild("boot out --expect").run().fails(2);
 }
 
 #[test]
@@ -93,7 +118,7 @@ fn a_guest_that_panics_is_told_with_the_end_of_its_console_and_a_cure() {
     outcome
         .says("error: the kernel panicked: VFS: Unable to mount root fs on unknown-block(0,0)")
         .says("VFS: Cannot open root device \"vda\"")
-        .says("hint: the kernel found no disk: VIRTIO_MMIO, VIRTIO_BLK and");
+        .says("hint: the kernel found no disk: VIRTIO_MMIO, VIRTIO_BLK, VIRTIO_MMIO_CMDLINE_DEVICES or ACPI must be y");
 }
 
 #[test]
@@ -133,7 +158,7 @@ fn a_kernel_that_never_speaks_is_told_with_what_it_would_need_to() {
     let outcome = place.imgbuild("boot out --arch x86_64 --accelerator tcg --timeout 2").run().fails(8);
     outcome
         .says("error: the guest ")
-        .says("hint: the console stayed empty: PRINTK, TTY and SERIAL_8250_CONSOLE");
+        .says("hint: the console stayed empty: PRINTK, TTY, SERIAL_8250_CONSOLE must be y");
 }
 
 #[test]

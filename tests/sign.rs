@@ -44,8 +44,8 @@ fn signature(place: &Place, reference: &str, keys: &[&str]) -> (String, String) 
 }
 
 #[track_caller]
-fn is(found: (String, String), state: &str, said: &str) {
-    assert!(found.0 == state && found.1.contains(said), "{found:?} is not {state}, {said}");
+fn is((found, why): (String, String), state: &str, said: &str) {
+    assert!(found == state && why.contains(said), "{found}, {why} is not {state}, {said}");
 }
 
 #[test]

@@ -25,10 +25,15 @@ const PROVENANCE: &str = "application/vnd.in-toto+json";
 
 /// A place with keys and kernels for both architectures, pushed with their documents.
 fn pushed(host: &str) -> Place {
+    pushed_with(host, "--attest")
+}
+
+/// The same, pushed with these words; with none, without documents.
+fn pushed_with(host: &str, words: &str) -> Place {
     let mut place = Place::new();
     signing::keys(&place);
     Source::new().install(&mut place);
-    push(&place, host, "--attest");
+    push(&place, host, words);
     place
 }
 
@@ -131,10 +136,7 @@ fn what_is_released_as_it_should_be_passes_every_check() {
 fn what_is_missing_fails() {
     let registry = Registry::new(Door::Open);
     let host = registry.host();
-    let mut place = Place::new();
-    signing::keys(&place);
-    Source::new().install(&mut place);
-    push(&place, &host, "");
+    let place = pushed_with(&host, "");
     let outcome = verify(&place, &host, "--rebuild --format json").run().exits(5);
     let json = outcome.json();
     assert_eq!(check(&json, "provenance", "amd64"), "failed: none is there");
@@ -149,10 +151,7 @@ fn what_is_missing_fails() {
 fn documents_about_something_else_fail_and_do_no_harm_beside_good_ones() {
     let registry = Registry::with_referrers(Door::Open);
     let host = registry.host();
-    let mut place = Place::new();
-    signing::keys(&place);
-    Source::new().install(&mut place);
-    push(&place, &host, "");
+    let place = pushed_with(&host, "");
     let [amd64, arm64] = ["amd64", "arm64"].map(|it| member(&place, it));
     let provenance = place.imgbuild("provenance out:kernel-bin:5.10.1 --arch arm64").run().succeeds().stdout;
     let sbom = place.imgbuild("sbom out:kernel-bin:5.10.1 --arch arm64").run().succeeds().stdout;
@@ -193,10 +192,7 @@ fn documents_about_something_else_fail_and_do_no_harm_beside_good_ones() {
 fn a_provenance_signed_by_others_is_not_taken_for_ours() {
     let registry = Registry::with_referrers(Door::Open);
     let host = registry.host();
-    let mut place = Place::new();
-    signing::keys(&place);
-    Source::new().install(&mut place);
-    push(&place, &host, "");
+    let place = pushed_with(&host, "");
     place.imgbuild(&format!("sign {host}/org/{NAME} --key a.key")).run().succeeds();
     let (ours, theirs) = (Key::read(&place.path("a.key")).unwrap(), Key::read(&place.path("b.key")).unwrap());
     for arch in ["amd64", "arm64"] {

@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::console::Failure;
+use super::panic::{Panic, console_symbols};
+use super::vmm::Vmm;
+use crate::arch::Arch;
 use crate::step::{Class, Diagnose, io_hint};
 use crate::{document, host, sandbox};
 
@@ -36,11 +41,72 @@ pub enum Error {
         /// What it is.
         found: &'static str,
     },
-    /// An ELF that QEMU has no way into.
-    #[error("`{}` has no PVH note, QEMU's only way into an ELF kernel", path.display())]
+    /// An ELF that the monitor has no way into.
+    #[error("`{}` has no PVH note, {}'s only way into an ELF kernel", path.display(), vmm.name())]
     NoPvh {
         /// The kernel.
         path: PathBuf,
+        /// What would boot it.
+        vmm: Vmm,
+    },
+    /// A monitor that was asked for and is not here.
+    #[error("{} is not here: no `{}` on PATH", vmm.name(), vmm.word())]
+    NoProgram {
+        /// The monitor.
+        vmm: Vmm,
+    },
+    /// No monitor at all.
+    #[error(
+        "no virtual machine monitor is here: no `firecracker`, `cloud-hypervisor` or `{}` on PATH",
+        Vmm::Qemu.program(*arch)
+    )]
+    NoVmm {
+        /// The guest's architecture.
+        arch: Arch,
+        /// The one that packages bring.
+        missing: host::Missing,
+    },
+    /// A monitor that runs the host's architecture alone.
+    #[error(
+        "{} runs guests of the host's architecture alone: the kernel is for {guest}, this host is {}",
+        vmm.name(),
+        std::env::consts::ARCH
+    )]
+    Foreign {
+        /// The monitor.
+        vmm: Vmm,
+        /// The guest's architecture.
+        guest: Arch,
+    },
+    /// A monitor that has nothing but KVM.
+    #[error("{} has no translator: it runs guests by KVM alone", vmm.name())]
+    NoTranslator {
+        /// The monitor.
+        vmm: Vmm,
+    },
+    /// What is said does not go with the monitor.
+    #[error("{what}, and {} is asked for", vmm.name())]
+    Contradiction {
+        /// What was said.
+        what: &'static str,
+        /// The monitor.
+        vmm: Vmm,
+    },
+    /// No network interface can be made for the guest.
+    #[error("{} wants a tap for the guest's network, and this host gives none: {why}", vmm.name())]
+    Network {
+        /// The monitor.
+        vmm: Vmm,
+        /// The reason.
+        why: String,
+    },
+    /// More metadata than Firecracker's service holds.
+    #[error("the guest's metadata has {size} bytes, and Firecracker's service holds {limit}")]
+    Metadata {
+        /// As JSON.
+        size: usize,
+        /// The limit.
+        limit: usize,
     },
     /// The modules directory is not laid out as our images are.
     #[error("`{}` is no modules volume: {why}", dir.display())]
@@ -67,35 +133,45 @@ pub enum Error {
     /// KVM was asked for and does not work here.
     #[error("KVM does not work here: {why}")]
     Kvm {
+        /// What was to run by it.
+        vmm: Vmm,
         /// The reason.
         why: String,
         /// The console's last lines.
         console: String,
     },
     /// The kernel gave up.
-    #[error("the kernel panicked: {text}")]
+    #[error("the kernel panicked: {}", panic.text)]
     Panic {
-        /// The kernel's reason.
-        text: String,
+        /// What became of it.
+        panic: Box<Panic>,
         /// The console's last lines.
         console: String,
     },
-    /// QEMU ended before init was through.
-    #[error("the guest ended {}, without a panic (QEMU: {status})", stage(*reached_init))]
+    /// The monitor ended before init was through.
+    #[error("the guest ended {}, without a panic ({}: {status})", stage(*reached_init), vmm.name())]
     Ended {
-        /// QEMU's exit status.
+        /// The monitor.
+        vmm: Vmm,
+        /// The guest's architecture.
+        arch: Arch,
+        /// The monitor's exit status.
         status: String,
         /// Whether init had begun.
         reached_init: bool,
-        /// The console's last lines, QEMU's own last.
+        /// The console's last lines, the monitor's own last.
         console: String,
     },
     /// The time was over.
     #[error("the guest was stopped {}, after {limit:?}", stage(*reached_init))]
     TimedOut {
+        /// The monitor.
+        vmm: Vmm,
+        /// The guest's architecture.
+        arch: Arch,
         /// The limit.
         limit: Duration,
-        /// What the guest asked its metadata service for, if it has one.
+        /// What the guest asked its metadata service for, if we are that.
         asked: Option<Vec<String>>,
         /// Whether init had begun.
         reached_init: bool,
@@ -153,26 +229,34 @@ fn stage(reached_init: bool) -> &'static str {
     if reached_init { "in the middle of init" } else { "before init" }
 }
 
-/// What a panic's text says about the kernel's configuration.
-fn advice(panic: &str) -> Option<String> {
-    let advice = if panic.contains("Unable to mount root fs on unknown-block(0,0)") {
-        "the kernel found no disk: VIRTIO_MMIO, VIRTIO_BLK and, on x86_64, VIRTIO_MMIO_CMDLINE_DEVICES must be y"
-    } else if panic.contains("Unable to mount root fs") {
-        "the kernel cannot read its root disk: EXT4_FS must be y (EXT2_FS for the small init's)"
-    } else if panic.contains("Attempted to kill init") {
-        "init ended, and said above why; systemd cannot live without CGROUPS, DEVTMPFS, TMPFS, UNIX, SIGNALFD, TIMERFD, EPOLL, \
-         INOTIFY_USER and FHANDLE, all y"
-    } else if panic.contains("/init failed (error -8)") {
-        "the kernel cannot run an ELF program: BINFMT_ELF must be y"
-    } else if panic.contains("No working init found") {
-        "the root disk was mounted and has no program at /sbin/init, /etc/init, /bin/init or /bin/sh that the kernel can start: \
-         BINFMT_ELF, and the root's architecture"
-    } else if panic.contains("No working init") || panic.contains("/init failed") {
-        "the root disk was mounted, but the kernel would not start its init: see the error number"
-    } else {
-        return None;
-    };
-    Some(advice.to_owned())
+/// A boot that failed, for programs.
+#[derive(Debug, Serialize)]
+pub struct Failed<'e> {
+    /// False.
+    pub booted: bool,
+    /// What went wrong, in one sentence.
+    pub error: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The panic, where there was one.
+    pub panic: Option<&'e Panic>,
+    /// The console's last lines.
+    pub console: Vec<String>,
+}
+
+impl Error {
+    /// The failure for programs; none where the fault is in what was asked for, or nothing was booted.
+    pub fn failed(&self) -> Option<Failed<'_>> {
+        if self.class() != Class::Boot {
+            return None;
+        }
+        let panic = match self {
+            Self::Panic { panic, .. } => Some(&**panic),
+            _ => None,
+        };
+        let console = self.detail().unwrap_or_default().lines().map(str::to_owned).collect();
+        Some(Failed { booted: false, error: self.to_string(), hint: self.hint(), panic, console })
+    }
 }
 
 impl Diagnose for Error {
@@ -180,9 +264,13 @@ impl Diagnose for Error {
         match self {
             Self::Missing(error) => error.class(),
             Self::Command(error) => error.class(),
-            Self::Io(_) | Self::Kvm { .. } => Class::Host,
-            Self::Volume { .. } => Class::Input,
-            Self::NoVolume { .. } | Self::UnknownModules { .. } => Class::Usage,
+            Self::Io(_) => Class::Host,
+            Self::Volume { .. } | Self::NoProgram { .. } | Self::NoVmm { .. } => Class::Input,
+            Self::NoVolume { .. }
+            | Self::UnknownModules { .. }
+            | Self::NoTranslator { .. }
+            | Self::Contradiction { .. }
+            | Self::Metadata { .. } => Class::Usage,
             _ => Class::Boot,
         }
     }
@@ -193,21 +281,47 @@ impl Diagnose for Error {
             Self::Command(error) => error.hint(),
             Self::Io(error) => io_hint(error),
             Self::WrongKernel { .. } => Some("`--arch` names the kernel's architecture".into()),
-            Self::NoPvh { .. } => {
-                Some("Firecracker boots it; for QEMU the kernel needs PVH=y (5.0 and later), or to be built here: the store then \
-                 has its bzImage".into())
-            }
+            Self::NoPvh { vmm, .. } => Some(format!(
+                "Firecracker boots it; for {} the kernel needs PVH=y (5.0 and later), or to be built here: the store then \
+                 has its bzImage",
+                vmm.name()
+            )),
+            Self::NoProgram { vmm } => Some(format!(
+                "its makers release it as one file, for a directory of PATH: {}; `--vmm qemu` does without",
+                match vmm {
+                    Vmm::CloudHypervisor => "https://github.com/cloud-hypervisor/cloud-hypervisor/releases",
+                    _ => "https://github.com/firecracker-microvm/firecracker/releases",
+                }
+            )),
+            Self::NoVmm { missing, .. } => missing.hint(),
+            Self::Foreign { .. } => Some("`--vmm qemu` translates it".into()),
+            Self::NoTranslator { .. } => Some("`--vmm qemu --accelerator tcg` translates on every host".into()),
+            Self::Contradiction { .. } => Some("leave one of the two away".into()),
+            Self::Network { .. } => Some(
+                "it takes /dev/net/tun for all to open, and user namespaces (or root); without `--root` there is no network, and \
+                 `--vmm qemu` needs neither"
+                    .into(),
+            ),
+            Self::Metadata { .. } => Some("so it is on Flintlock's hosts too: make `--user-data` smaller".into()),
             Self::UnknownModules { unknown, .. } => {
                 let near: Vec<_> = unknown.iter().flat_map(|(_, near)| near).map(String::as_str).collect();
                 (!near.is_empty()).then(|| format!("near to that are {}", document::list(near)))
             }
-            Self::Kvm { .. } => Some("TCG works on every host".into()),
-            Self::Panic { text, .. } => advice(text),
-            Self::Ended { console, .. } | Self::TimedOut { console, .. } if console.is_empty() => Some(
-                "the console stayed empty: PRINTK, TTY and SERIAL_8250_CONSOLE (x86_64) or \
-                 SERIAL_AMBA_PL011_CONSOLE (arm64) must be y"
+            Self::Kvm { .. } => Some(
+                "its user has to be in the group `kvm` and the machine has to allow it; without, \
+                 `--vmm qemu --accelerator tcg` works on every host"
                     .into(),
             ),
+            Self::Panic { panic, .. } => panic.hint(),
+            Self::Ended { vmm, arch, console, .. } | Self::TimedOut { vmm, arch, console, .. }
+                if console.is_empty() =>
+            {
+                Some(format!(
+                    "the console stayed empty: {} must be y{}",
+                    console_symbols(*vmm, *arch),
+                    if *vmm == Vmm::Qemu { "" } else { "; or KVM runs no guests here: `--vmm qemu --accelerator tcg` tells" }
+                ))
+            }
             Self::TimedOut { asked: Some(asked), reached_init: true, .. } if asked.is_empty() => Some(
                 "the guest has not asked for its metadata at 169.254.169.254: give it more time, with `--timeout`, or see that \
                  VIRTIO_NET is y, networkd enabled, and NoCloud among its cloud-init's datasources"
@@ -253,34 +367,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_explained_from_its_text() {
-        let expected = [
-            ("VFS: Unable to mount root fs on unknown-block(0,0)", "VIRTIO_MMIO_CMDLINE_DEVICES"),
-            ("VFS: Unable to mount root fs on unknown-block(254,0)", "EXT2_FS"),
-            ("Requested init /init failed (error -8).", "BINFMT_ELF"),
-            ("Requested init /init failed (error -2).", "error number"),
-            ("No working init found.  Try passing init= option to kernel.", "no program at /sbin/init"),
-            ("Attempted to kill init! exitcode=0x00000100", "CGROUPS"),
-        ];
-        for (text, part) in expected {
-            let error = Error::Panic { text: text.into(), console: "the end".into() };
-            assert!(error.hint().unwrap().contains(part), "{text}");
-            assert_eq!((error.class(), error.detail()), (Class::Boot, Some("the end".into())));
-        }
-        assert_eq!(advice("Fatal exception in interrupt"), None);
+    fn a_panic_has_class_console_and_an_account_for_programs() {
+        let text = "VFS: Unable to mount root fs on unknown-block(254,0)";
+        let panic = Box::new(Panic::new(text, Vmm::Firecracker, Arch::X86_64, "EXT4_FS", None));
+        let error = Error::Panic { panic, console: "before\nthe end".into() };
+        assert_eq!((error.class(), error.detail()), (Class::Boot, Some("before\nthe end".into())));
+        let json = serde_json::to_value(error.failed().unwrap()).unwrap();
+        assert_eq!(json["error"], format!("the kernel panicked: {text}"));
+        assert_eq!(
+            (&json["panic"]["kind"], &json["panic"]["symbols"][0]),
+            (&"unreadable_root".into(), &"EXT4_FS".into())
+        );
+        assert_eq!((&json["booted"], &json["console"][1]), (&false.into(), &"the end".into()));
+        assert!(Error::NoVolume { names: vec![] }.failed().is_none());
     }
 
     #[test]
-    fn an_empty_console_hints_at_the_serial_driver() {
-        let error = |console: &str| Error::TimedOut {
+    fn an_empty_console_hints_at_the_drivers_of_its_monitor() {
+        let error = |vmm, console: &str| Error::TimedOut {
+            vmm,
+            arch: Arch::X86_64,
             limit: Duration::from_secs(3),
             asked: None,
             reached_init: false,
             console: console.into(),
         };
-        assert!(error("").hint().unwrap().contains("SERIAL_8250_CONSOLE"));
-        assert!(error("x").hint().unwrap().contains("--timeout"));
-        assert_eq!(error("").to_string(), "the guest was stopped before init, after 3s");
+        assert!(error(Vmm::Qemu, "").hint().unwrap().ends_with("SERIAL_8250_CONSOLE must be y"));
+        assert!(error(Vmm::CloudHypervisor, "").hint().unwrap().contains("VIRTIO_CONSOLE must be y; or KVM"));
+        assert!(error(Vmm::Firecracker, "x").hint().unwrap().contains("--timeout"));
+        assert_eq!(error(Vmm::Qemu, "").to_string(), "the guest was stopped before init, after 3s");
     }
 
     #[test]

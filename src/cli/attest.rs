@@ -38,7 +38,7 @@ struct Wanted {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  imgbuild sbom out
+  imgbuild sbom out:kernel-bin:5.10.262
   imgbuild sbom registry.example/nodes/capmvm-k8s-os:1.22.8 --arch arm64")]
 pub(super) struct SbomCommand {
     #[command(flatten)]

@@ -9,19 +9,23 @@ use super::place::Place;
 use super::push::Transport;
 use super::{Context, Failure, Format};
 use crate::arch::Arch;
-use crate::boot::node::{self, Account, Containerd, Node, Wish};
-use crate::boot::{Accelerator, Outcome, Report, Request};
-use crate::plan;
+use crate::boot::node::{self, Account, Containerd, Node, Wiring, Wish};
+use crate::boot::{Accelerator, Machine, Outcome, Report, Request};
 use crate::plan::boot::{Part, Parts};
 use crate::store::Store;
+use crate::{boot, plan};
 
-/// Boot a kernel under QEMU: with a small init that loads modules, or with a whole root volume
+/// Boot a kernel: with a small init that loads modules, or with a whole root volume
 ///
 /// Without `--root` the kernel gets a small init on a virtio disk, which mounts the modules image, loads modules from it
-/// and ends. With `--root` it gets a whole system as Flintlock wires one under Firecracker: the root image as an ext4 at
-/// /dev/vda, the modules image at /dev/vdb, mounted at /lib/modules/VERSION by cloud-init from vendor data, metadata from
-/// <http://169.254.169.254/latest/>. The node then gives an account of itself: how long it took, failed units, modules,
-/// containerd, cloud-init, ssh host keys. Nothing but that service can be reached from inside.
+/// and ends. With `--root` it gets a whole system as Flintlock wires one: the root image as an ext4 at /dev/vda, the modules
+/// image at /dev/vdb, mounted at /lib/modules/VERSION by cloud-init from vendor data, metadata from
+/// <http://169.254.169.254/latest/> (Firecracker, QEMU) or from a disk labelled cidata (Cloud Hypervisor; the modules are at
+/// /dev/vdc then). The node then gives an account of itself: how long it took, failed units, modules, containerd,
+/// cloud-init, ssh host keys. Nothing but its metadata can be reached from inside.
+///
+/// Firecracker and Cloud Hypervisor need /dev/kvm and the host's own architecture. With `--root` they need /dev/net/tun too,
+/// for an interface in a network namespace of the guest's own, and, unless you are root, user namespaces.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A node that came up but is not sound is reported in full, and is an error (exit code 8) all the same.
@@ -29,6 +33,7 @@ A node that came up but is not sound is reported in full, and is an error (exit 
 Examples:
   imgbuild boot out
   imgbuild boot out --arch arm64 --load virtio_rng,overlay
+  imgbuild boot out --vmm firecracker
   imgbuild boot out --root node-layout
   imgbuild boot out --root registry.example/os/node:1.22.8 --load ip_vs --format json
   imgbuild boot out --root node-layout:node:12 --expect 'login:'
@@ -46,13 +51,13 @@ pub(super) struct Boot {
     /// The image of a root volume to boot
     #[arg(long, value_name = "DIR[:IMAGE]|REFERENCE")]
     root: Option<String>,
-    /// Wait for this text on the console, not for the node's account
-    #[arg(long, value_name = "TEXT", requires = "root")]
+    /// Wait for this text on the console, not for the small init's end or the node's account
+    #[arg(long, value_name = "TEXT")]
     expect: Option<String>,
     /// Your own data for cloud-init (cloud-config, a script, or several as MIME); what gives the account is added to it
     #[arg(long, value_name = "FILE", requires = "root")]
     user_data: Option<PathBuf>,
-    /// Use this terminal as the guest's console; ctrl-a x ends it
+    /// Use this terminal as the guest's console; ctrl-a x ends it (QEMU), or a reboot or halt in the guest
     #[arg(long, requires = "root", conflicts_with_all = ["expect", "timeout", "console", "format"])]
     interactive: bool,
     /// `x86_64` (amd64) or arm64 (aarch64) [default: the host's]
@@ -61,12 +66,19 @@ pub(super) struct Boot {
     /// The kernel image, such as kernel-bin:5.10.262, where DIR holds several
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     image: Option<String>,
-    /// What runs the guest
-    #[arg(long, value_enum, default_value_t = Vmm::Qemu)]
-    vmm: Vmm,
-    /// How QEMU runs its instructions
+    /// What gives the guest its machine [default: what this host can use: one with KVM if that works, the kernel's flavour
+    /// first, else QEMU]
+    #[arg(long, value_enum)]
+    vmm: Option<Vmm>,
+    /// How its instructions are run
     #[arg(long, value_enum, default_value_t = Acceleration::Auto, value_name = "HOW")]
     accelerator: Acceleration,
+    /// How a root volume is told of itself [default: url; cidata under Cloud Hypervisor]
+    #[arg(long, value_enum, value_name = "HOW", requires = "root")]
+    seed: Option<Seed>,
+    /// Whether QEMU's microvm (`x86_64`) tells of its devices by ACPI [default: off]
+    #[arg(long, value_enum, value_name = "SWITCH")]
+    acpi: Option<Switch>,
     /// Modules to load from the modules image, with commas between
     #[arg(long, value_name = "MODULE", value_delimiter = ',')]
     load: Vec<String>,
@@ -88,12 +100,16 @@ pub(super) struct Boot {
 
 /// The virtual machine monitors that can boot a guest.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Vmm {
-    /// QEMU's microvm (`x86_64`) or virt (arm64) machine
+pub(super) enum Vmm {
+    /// QEMU's microvm (`x86_64`) or virt (arm64) machine, with or without KVM
     Qemu,
+    /// Firecracker, by its configuration file
+    Firecracker,
+    /// Cloud Hypervisor, by its command line
+    CloudHypervisor,
 }
 
-/// How QEMU runs the guest's instructions.
+/// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Acceleration {
     /// KVM where it works, TCG elsewhere
@@ -104,28 +120,61 @@ enum Acceleration {
     Tcg,
 }
 
+/// How a guest is told of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Seed {
+    /// By a service at a URL, as under Firecracker
+    Url,
+    /// By a disk labelled cidata at /dev/vdb, as under Cloud Hypervisor
+    Cidata,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    /// On
+    On,
+    /// Off
+    Off,
+}
+
+impl Vmm {
+    /// The monitor that is meant.
+    pub(super) fn meant(self) -> boot::Vmm {
+        match self {
+            Self::Qemu => boot::Vmm::Qemu,
+            Self::Firecracker => boot::Vmm::Firecracker,
+            Self::CloudHypervisor => boot::Vmm::CloudHypervisor,
+        }
+    }
+}
+
 impl Boot {
     pub(super) fn run(&self, context: &Context) -> Result<(), Failure> {
-        let Vmm::Qemu = self.vmm;
+        let vmm = self.monitor()?;
         let names: Vec<String> = self.arch.iter().cloned().collect();
         let arch = plan::arches(&names, &[])?.first().copied().ok_or_else(|| Failure::Usage {
             message: "one guest has one architecture".into(),
             hint: format!("name it: `--arch {}` or `--arch {}`", Arch::X86_64, Arch::Arm64),
         })?;
+        if self.acpi.is_some() && arch != Arch::X86_64 {
+            return Err(Failure::Usage {
+                message: format!("`--acpi` is for the microvm of QEMU, which is no {arch}"),
+                hint: "leave it away: arm64 guests have a device tree".into(),
+            });
+        }
         let (memory, timeout) = if self.root.is_some() { (1024, 600) } else { (256, 120) };
+        let timeout = Duration::from_secs(self.timeout.unwrap_or(timeout));
         let request = Request {
-            arch,
-            kernel: PathBuf::new(),
-            bz_image: None,
-            modules: None,
             load: self.load.clone(),
-            timeout: Duration::from_secs(self.timeout.unwrap_or(timeout)),
+            vmm,
+            acpi: self.acpi == Some(Switch::On),
             accelerator: match self.accelerator {
                 Acceleration::Auto => Accelerator::Auto,
                 Acceleration::Kvm => Accelerator::Kvm,
                 Acceleration::Tcg => Accelerator::Tcg,
             },
-            memory_mib: self.memory.unwrap_or(memory),
+            ..Request::new(arch, timeout, self.memory.unwrap_or(memory))
         };
         let open = |place: &String| context.place_for(place, &self.transport, Some(arch));
         let kernel = match (&self.layout, &self.kernel) {
@@ -142,6 +191,23 @@ impl Boot {
         }
     }
 
+    /// The monitor asked for. What only QEMU can do asks for it.
+    fn monitor(&self) -> Result<Option<boot::Vmm>, Failure> {
+        let asked = self.vmm.map(Vmm::meant);
+        let refuse = |what| match asked {
+            None | Some(boot::Vmm::Qemu) => Ok(Some(boot::Vmm::Qemu)),
+            Some(vmm) => Err(plan::boot::Error::from(boot::Error::Contradiction { what, vmm }).into()),
+        };
+        match (asked, self.seed, self.acpi) {
+            (_, _, Some(_)) => refuse("`--acpi` is for QEMU"),
+            (Some(boot::Vmm::CloudHypervisor), Some(Seed::Cidata), _)
+            | (Some(boot::Vmm::Firecracker), Some(Seed::Url), _)
+            | (_, None, None) => Ok(asked),
+            (_, Some(Seed::Cidata), None) => refuse("Firecracker's guests have their metadata from a URL"),
+            (_, Some(Seed::Url), None) => refuse("Cloud Hypervisor's guests have their metadata from a disk"),
+        }
+    }
+
     /// Boots with the small init.
     fn small(
         &self,
@@ -150,7 +216,8 @@ impl Boot {
         store: &Store,
         context: &Context,
     ) -> Result<(), Failure> {
-        let report = plan::boot::boot(parts, request, store, &context.watch)?;
+        let report = plan::boot::boot(parts, request, self.expect.as_deref(), store, &context.watch);
+        let report = self.told(report, context)?;
         self.print_console(&report.console, context)?;
         match self.format {
             Format::Text => context.print(&text(&report)),
@@ -176,12 +243,14 @@ impl Boot {
             })
         };
         let user_data = self.user_data.as_ref().map(read).transpose()?;
-        let node = Node { request, user_data, wish };
+        let wiring = self.seed.map(|seed| if seed == Seed::Url { Wiring::Url } else { Wiring::Cidata });
+        let node = Node { request, user_data, wiring, wish };
         if self.interactive {
             context.printer.clear();
             return Ok(plan::boot::converse(parts, root, node, store, &context.watch)?);
         }
-        let report = plan::boot::boot_node(parts, root, node, store, &context.watch)?;
+        let report = plan::boot::boot_node(parts, root, node, store, &context.watch);
+        let report = self.told(report, context)?;
         self.print_console(&report.console, context)?;
         match self.format {
             Format::Text => context.print(&node_text(&report))?,
@@ -191,35 +260,56 @@ impl Boot {
         Ok(())
     }
 
+    /// Tells programs of a boot that failed, too.
+    fn told<R>(&self, report: Result<R, plan::boot::Error>, context: &Context) -> Result<R, Failure> {
+        if let (Format::Json, Err(plan::boot::Error::Boot(error))) = (self.format, &report)
+            && let Some(failed) = error.failed()
+        {
+            context.print_json(&failed)?;
+        }
+        Ok(report?)
+    }
+
     fn print_console(&self, console: &[String], context: &Context) -> Result<(), Failure> {
         if self.console { context.print(&(console.join("\n") + "\n\n")) } else { Ok(()) }
     }
 }
 
-fn name(accelerator: Accelerator) -> &'static str {
-    if accelerator == Accelerator::Kvm { "KVM" } else { "TCG" }
+/// `QEMU 7.2.17 (TCG: why)`.
+fn under(machine: &Machine) -> String {
+    let accelerator = if machine.accelerator == Accelerator::Kvm { "KVM" } else { "TCG" };
+    let version = machine.vmm_version.as_ref().map_or_else(String::new, |version| format!(" {version}"));
+    format!("{}{version} ({accelerator}: {})", machine.vmm.name(), machine.accelerator_reason)
 }
 
 fn text(report: &Report) -> String {
-    let accelerator = name(report.accelerator);
+    let machine = report.init.as_ref().map_or_else(String::new, |init| format!(" {}", init.machine));
     let mut text = format!(
-        "Linux {} {} booted under QEMU ({accelerator}: {})\n  init after {:.2} s ({:.2} s of the guest's clock), whole run {:.2} s\n",
+        "Linux {}{machine} booted under {}\n  kernel after {:.2} s",
         report.release,
-        report.machine,
-        report.accelerator_reason,
-        report.init_seconds,
-        report.guest_seconds,
-        report.whole_seconds
+        under(&report.machine),
+        report.kernel_seconds
     );
-    text += if report.config_readable {
+    if let Some(seconds) = report.init_seconds {
+        text += &format!(", init after {seconds:.2} s");
+    }
+    if let Some(expected) = &report.expected {
+        return text + &format!(", `{expected}` after {:.2} s\n", report.reached_seconds);
+    }
+    let Some(init) = &report.init else { return text + "\n" };
+    text += &format!(
+        " ({:.2} s of the guest's clock), whole run {:.2} s\n",
+        init.guest_seconds, report.whole_seconds
+    );
+    text += if init.config_readable {
         "  /proc/config.gz is readable\n"
     } else {
         "  /proc/config.gz is not there: kubeadm would ask for it\n"
     };
-    if let Some(volume) = &report.volume_fs {
+    if let Some(volume) = &init.volume_fs {
         text += &format!("  modules volume mounted at /lib/modules/{} ({volume})\n", report.release);
     }
-    for module in &report.modules {
+    for module in &init.modules {
         let outcome = match module.outcome {
             Outcome::Loaded => "loaded from the volume",
             Outcome::AlreadyThere => "there already, another module depends on it",
@@ -232,10 +322,9 @@ fn text(report: &Report) -> String {
 
 fn node_text(report: &node::Report) -> String {
     let mut text = format!(
-        "Linux {} booted a root volume under QEMU ({}: {})\n  kernel after {:.2} s, init after {:.2} s",
+        "Linux {} booted a root volume under {}\n  kernel after {:.2} s, init after {:.2} s",
         report.release,
-        name(report.accelerator),
-        report.accelerator_reason,
+        under(&report.machine),
         report.kernel_seconds,
         report.init_seconds,
     );

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Context, Failure};
 use crate::arch::Arch;
+use crate::boot::Vmm;
 use crate::host::{self, Tool};
 use crate::kernel::toolchain;
 use crate::plan::toolchain::HOST;
@@ -54,6 +55,9 @@ impl Doctor {
                 };
                 let what = if *wish == Wish::Os { "root volumes" } else { "kernels" };
                 text += &format!("{name} {arch} {what}: {}\n", verdict(&tools));
+                if *wish == Wish::Boot {
+                    text += &monitors(arch);
+                }
                 all.extend(tools);
             }
         }
@@ -106,6 +110,18 @@ impl Doctor {
             },
         }
     }
+}
+
+/// What could run a guest besides QEMU, and whether KVM is there for it: nothing of that is needed.
+fn monitors(arch: Arch) -> String {
+    let here = |vmm: Vmm| match (sandbox::find(vmm.program(arch)), vmm.version(arch)) {
+        (None, _) => format!("no {}", vmm.name()),
+        (Some(_), None) => vmm.name().to_owned(),
+        (Some(_), Some(version)) => format!("{} {version}", vmm.name()),
+    };
+    let kvm = boot::kvm_obstacle(arch).unwrap_or_else(|| "it can be opened".into());
+    let monitors = Vmm::ALL.map(here).join(", ");
+    format!("  monitors: {monitors}; /dev/kvm: {kvm}\n")
 }
 
 fn verdict(tools: &[Tool]) -> String {

@@ -10,6 +10,7 @@ mod digests;
 mod doctor;
 mod export;
 mod fetch;
+mod gate;
 mod index;
 mod inspect;
 mod kernel;
@@ -154,6 +155,8 @@ enum Failure {
     #[error(transparent)]
     Boot(#[from] crate::plan::boot::Error),
     #[error(transparent)]
+    Gate(#[from] crate::plan::gate::Error),
+    #[error(transparent)]
     Lock(#[from] crate::plan::lock::Error),
     #[error(transparent)]
     Add(#[from] crate::plan::add::Error),
@@ -228,6 +231,7 @@ impl Failure {
         match self {
             Self::Plan(error) => Some(error),
             Self::Boot(error) => Some(error),
+            Self::Gate(error) => Some(error),
             Self::Lock(error) => Some(error),
             Self::Add(error) => Some(error),
             Self::Release(error) => Some(error),

@@ -7,6 +7,7 @@ use clap::Args;
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
+use super::gate::RequireBoot;
 use super::{Context, Failure, Format, attest};
 use crate::document::list;
 use crate::oci::layout::Layout;
@@ -50,6 +51,8 @@ pub(super) struct Destination {
     /// Push under the digest alone, without a tag: `imgbuild index` joins what was pushed so
     #[arg(long, conflicts_with = "append")]
     by_digest: bool,
+    #[command(flatten)]
+    gate: RequireBoot,
     /// Attach SBOM and provenance to what is pushed; the store has to be the one it was built with
     #[arg(long)]
     attest: bool,
@@ -75,11 +78,13 @@ impl Destination {
 
     /// Fails if something is said about a push that is not asked for.
     pub(super) fn refuse(&self) -> Result<(), Failure> {
-        if !self.append && !self.by_digest && !self.attest {
+        if !self.append && !self.by_digest && !self.gate.require_boot && !self.attest {
             return Ok(());
         }
         let message =
-            "`--append`, `--by-digest` and `--attest` say how to push, and nothing is pushed".into();
+            "`--append`, `--by-digest`, `--require-boot` and `--attest` say how to push, and nothing is \
+                       pushed"
+                .into();
         Err(Failure::Usage { message, hint: "add `--push`".into() })
     }
 
@@ -108,6 +113,7 @@ impl Destination {
         images: Vec<(Descriptor, Reference)>,
         context: &Context,
     ) -> Result<Vec<Pushed>, Failure> {
+        self.gate.pass(layout, &images, &self.transport, context)?;
         let (mut clients, mut pushed) = (Vec::<Client>::new(), Vec::new());
         let known = Known::default();
         // What cannot be told of an image is known before the first one is pushed.

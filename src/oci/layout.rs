@@ -118,6 +118,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where a blob of this digest (`sha256:…`) lies.
     pub fn blob(&self, digest: &str) -> PathBuf {
         self.dir.join("blobs").join(digest.replacen(':', "/", 1))

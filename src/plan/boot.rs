@@ -13,13 +13,14 @@ use crate::oci;
 use crate::oci::layout::{Found, Layout};
 use crate::oci::root::{Kind, Root};
 use crate::oci::unpack::unpack;
+use crate::recipe::kernel::Output;
 use crate::step::{Class, Diagnose, Watch};
 use crate::store::{Store, Work};
 
 /// Where the kernel looks for the first program, in this order.
 const INITS: [&str; 4] = ["sbin/init", "etc/init", "bin/init", "bin/sh"];
 /// The label that tells what an image of ours is for.
-const ROLE: &str = "io.imgbuild.role";
+pub(super) const ROLE: &str = "io.imgbuild.role";
 /// What a guest may write to a disk of its own.
 const ROOM: u64 = 512 << 20;
 
@@ -148,9 +149,15 @@ struct Files {
 }
 
 /// Boots a kernel image with its modules image and a small init. `request` has everything but the paths.
-pub fn boot(parts: Parts<'_>, request: Request, store: &Store, watch: &Watch) -> Result<Report, Error> {
+pub fn boot(
+    parts: Parts<'_>,
+    request: Request,
+    expect: Option<&str>,
+    store: &Store,
+    watch: &Watch,
+) -> Result<Report, Error> {
     let files = files(parts, request, store, watch)?;
-    Ok(boot::boot(&files.request, &files.scratch(), watch)?)
+    Ok(boot::boot(&files.request, expect, &files.scratch(), watch)?)
 }
 
 /// Boots a kernel image, its modules image and a whole root volume. `node` has everything but the paths.
@@ -201,13 +208,20 @@ fn files(parts: Parts<'_>, request: Request, store: &Store, watch: &Watch) -> Re
         unpack(layout, modules, &volume, &watch.cancel)?;
     }
     fs_err::create_dir(work.path().join("boot")).map_err(oci::Error::from)?;
-    let name = &kernel.name;
+    let image = kernel;
     let kernel = root.join("boot/vmlinux");
     if !kernel.is_file() {
-        return Err(Error::NoVmlinux(name.clone()));
+        return Err(Error::NoVmlinux(image.name.clone()));
     }
     let bz_image = bz_image(&kernel, store)?;
-    let request = Request { kernel, bz_image, modules: modules.map(|_| volume), ..request };
+    let request = Request {
+        kernel,
+        bz_image,
+        config: config(&root.join("boot"))?,
+        flavour: image.labels.get("io.imgbuild.flavour").cloned(),
+        modules: modules.map(|_| volume),
+        ..request
+    };
     Ok(Files { work, request, modules: modules.map(|(found, _)| found.name.clone()) })
 }
 
@@ -259,7 +273,13 @@ fn pick(part: Part<'_>, arch: Arch) -> Result<Image, Error> {
     let is_meant = |image: &&Image| {
         image.is_image() && (part.image.is_some() || image.label(ROLE).is_none_or(|role| !is_kernels(role)))
     };
-    let meant: Vec<&Image> = images.iter().filter(is_meant).collect();
+    let mut meant: Vec<&Image> = Vec::new();
+    for image in images.iter().filter(is_meant) {
+        // One image may have two names.
+        if !meant.iter().any(|other| other.descriptor.digest() == image.descriptor.digest()) {
+            meant.push(image);
+        }
+    }
     let fits = |image: &&&Image| image.platform() == arch.oci();
     let mut fitting = meant.iter().filter(fits);
     match (fitting.next(), fitting.next()) {
@@ -280,7 +300,7 @@ fn pick(part: Part<'_>, arch: Arch) -> Result<Image, Error> {
 }
 
 fn is_kernels(role: &str) -> bool {
-    [Role::Kernel, Role::Modules].iter().any(|kernels| kernels.name() == role)
+    Output::ALL.iter().any(|output| output.name() == role)
 }
 
 /// Whether a process inside could run what is at this path, links followed.
@@ -292,14 +312,34 @@ fn is_program(root: &Root, path: &str) -> bool {
 }
 
 /// The modules image that was built with a kernel image, in the same layout.
-fn beside<'i>(images: &'i [Found], kernel: &Found) -> Option<&'i Found> {
-    images.iter().find(|image| {
-        let same = |label: &str| image.labels.get(label) == kernel.labels.get(label);
-        has_role(image, Role::Modules)
-            && image.arch == kernel.arch
-            && same("io.imgbuild.flavour")
-            && same("io.imgbuild.kernel.release")
-    })
+fn beside<'i>(images: &'i [Found], kernel: &'i Found) -> Option<&'i Found> {
+    if is_combined(kernel) {
+        return Some(kernel);
+    }
+    images.iter().find(|image| has_role(image, Role::Modules) && belongs(kernel, image))
+}
+
+/// Whether a kernel and modules are of one build.
+pub(super) fn belongs(kernel: &Found, modules: &Found) -> bool {
+    let same = |label: &str| modules.labels.get(label) == kernel.labels.get(label);
+    has_role(kernel, Role::Kernel)
+        && modules.arch == kernel.arch
+        && same("io.imgbuild.flavour")
+        && same("io.imgbuild.kernel.release")
+}
+
+/// The kernel's configuration beside it, if there is just one.
+fn config(boot: &Path) -> Result<Option<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(boot).map_err(oci::Error::from)? {
+        let path = entry.map_err(oci::Error::from)?.path();
+        found.extend(
+            path.file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"config-"))
+                .then_some(path),
+        );
+    }
+    Ok(if found.len() == 1 { found.pop() } else { None })
 }
 
 /// The bzImage that was built with this kernel, if the store has it: no image does.
@@ -315,7 +355,12 @@ fn bz_image(kernel: &Path, store: &Store) -> Result<Option<PathBuf>, Error> {
     Ok(None)
 }
 
-fn has_role(image: &Found, role: Role) -> bool {
+/// Whether a kernel image holds the modules too.
+pub(super) fn is_combined(image: &Found) -> bool {
+    image.labels.get(ROLE).is_some_and(|name| name == Output::Combined.name())
+}
+
+pub(super) fn has_role(image: &Found, role: Role) -> bool {
     image.labels.get(ROLE).is_some_and(|name| name == role.name())
 }
 
@@ -325,10 +370,16 @@ fn kernel<'i>(part: Part<'_>, images: &'i [Found], arch: Arch) -> Result<&'i Fou
 
 /// The image of this name, or the only one of a role.
 fn one<'i>(part: Part<'_>, images: &'i [Found], role: Role, arch: Arch) -> Result<&'i Found, Error> {
-    let candidates: Vec<&Found> = images
-        .iter()
-        .filter(|image| part.image.map_or(has_role(image, role), |name| image.name == name))
-        .collect();
+    let is_there = images.iter().any(|image| has_role(image, role) && image.arch == arch);
+    // One that holds both serves as either, where there is no other.
+    let fits = |image: &Found| has_role(image, role) || !is_there && is_combined(image);
+    let mut candidates: Vec<&Found> = Vec::new();
+    for image in images.iter().filter(|image| part.image.map_or(fits(image), |name| image.name == name)) {
+        // One image may have two names.
+        if !candidates.iter().any(|other| other.arch == image.arch && other.manifest == image.manifest) {
+            candidates.push(image);
+        }
+    }
     let mut fitting = candidates.iter().filter(|image| image.arch == arch);
     match (fitting.next(), fitting.next()) {
         (Some(image), None) => Ok(image),
@@ -337,7 +388,7 @@ fn one<'i>(part: Part<'_>, images: &'i [Found], role: Role, arch: Arch) -> Resul
                 || format!("{} image for {arch}", role.name()),
                 |name| format!("{} image `{name}` for {arch}", role.name()),
             );
-            let of_role = images.iter().filter(|image| has_role(image, role));
+            let of_role = images.iter().filter(|image| fits(image));
             let found = of_role.map(|image| format!("{} ({})", image.name, image.arch)).collect();
             Err(oci::Error::NoImage { path: part.place.into(), wanted, found }.into())
         }

@@ -12,6 +12,7 @@ pub(crate) mod images;
 pub(crate) mod layout;
 pub(crate) mod machine;
 pub(crate) mod mirror;
+pub(crate) mod monitors;
 pub(crate) mod node;
 pub(crate) mod pinned;
 pub(crate) mod real;

@@ -1,21 +1,20 @@
-//! A whole root volume, booted as Flintlock boots one under Firecracker: raw ext4 disks, the modules volume mounted by
-//! cloud-init from vendor data, metadata by a seed URL. cloud-init also brings in `report.py`, whose account is the proof.
+//! A whole root volume, booted as Flintlock boots one: raw ext4 disks, the modules volume mounted by cloud-init from vendor
+//! data, metadata by a seed URL or on a disk. cloud-init also brings in `report.py`, whose account is the proof.
 
 pub(super) mod account;
 pub(super) mod seed;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::console::Goal;
-use super::qemu::{self, Disk, Ending, Guest, Run};
-use super::{Accelerator, Error, Request, check, kvm_obstacle, run, seconds, volume};
-use crate::arch::Arch;
-use crate::host::{self, Tool};
+use super::run::{self, Disk, Guest, Kernel};
+use super::{Error, Machine, Plan, Request, attempt, failure, seconds, volume};
 use crate::step::{Level, Watch};
 pub use account::{Account, Asked, CloudInit, Containerd, FailedUnit, HostKeys};
+pub use seed::Wiring;
 use seed::{Part, Seed};
 
 /// The root disk's name in the scratch directory: an ext4.
@@ -34,6 +33,8 @@ pub struct Node {
     pub request: Request,
     /// The user's own data for cloud-init.
     pub user_data: Option<Vec<u8>>,
+    /// How it is told of itself, where QEMU is to do it in another way than for Firecracker.
+    pub wiring: Option<Wiring>,
     /// How far it is to come.
     pub wish: Wish,
 }
@@ -52,32 +53,26 @@ pub enum Wish {
 pub struct Report {
     /// The kernel's release.
     pub release: String,
-    /// What ran the guest: [`Accelerator::Kvm`] or [`Accelerator::Tcg`].
-    pub accelerator: Accelerator,
-    /// Why that one.
-    pub accelerator_reason: String,
-    /// From the start of QEMU to the kernel's first word.
+    /// What ran the guest.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// From the start of the monitor to the kernel's first word.
     pub kernel_seconds: f64,
-    /// From the start of QEMU to the start of init.
+    /// From the start of the monitor to the start of init.
     pub init_seconds: f64,
-    /// From the start of QEMU to the text, or to the account.
+    /// From the start of the monitor to the text, or to the account.
     pub reached_seconds: f64,
     /// The text that was waited for.
     pub expected: Option<String>,
     /// What the guest says of itself, unless a text was waited for.
     pub node: Option<Account>,
-    /// What the guest asked its metadata service for, in that order.
-    pub metadata_requests: Vec<String>,
+    /// What the guest asked its metadata service for, in that order; none where that is not ours.
+    pub metadata_requests: Option<Vec<String>>,
     /// What is not as it should be on a node.
     pub faults: Vec<String>,
     /// Everything on the console, line by line.
     #[serde(skip)]
     pub console: Vec<String>,
-}
-
-/// The programs that booting a root volume needs on this host: its disks are made without any.
-pub fn requirements(arch: Arch) -> Vec<Tool> {
-    super::requirements(arch).into_iter().take(1).collect()
 }
 
 /// Fails where kernel, modules and this host do not fit together; the disks need not be there yet.
@@ -88,25 +83,27 @@ pub fn fits(request: &Request, watch: &Watch) -> Result<(), Error> {
 /// Boots the root volume in `work` and waits until it comes as far as it should.
 pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
     let request = &node.request;
-    let (kernel, release) = prepare(request, watch)?;
-    let guest = guest(node, &kernel, release.as_deref(), work);
-    let (accelerator, accelerator_reason, run) = run(&guest, request.accelerator, watch)?;
-    judge(&run, node)?;
+    let Plan { kernel, volume, choice } = prepare(request, watch)?;
+    let guest = guest(node, &kernel, volume.as_ref().map(|volume| volume.version.as_str()), work);
+    let (machine, run) = attempt(&guest, choice, watch)?;
+    if !run.console.is_complete() {
+        return Err(failure(&run, &guest, request, "EXT4_FS"));
+    }
     let account = run.console.account().filter(|_| node.wish == Wish::Account).cloned();
     let expected = match &node.wish {
         Wish::Account => None,
         Wish::Text(text) => Some(text.clone()),
     };
+    let has_modules = request.modules.is_some();
     let since = |moment: Option<std::time::Duration>| seconds(moment.unwrap_or(run.whole));
     Ok(Report {
         release: run.console.release().unwrap_or_default().to_owned(),
-        accelerator,
-        accelerator_reason,
+        machine,
         kernel_seconds: since(run.banner),
         init_seconds: since(run.first_word),
         reached_seconds: since(run.reached),
         expected,
-        faults: account.as_ref().map(|account| account.faults(release.is_some())).unwrap_or_default(),
+        faults: account.as_ref().map(|account| account.faults(has_modules)).unwrap_or_default(),
         node: account,
         metadata_requests: run.asked,
         console: run.console.lines().to_vec(),
@@ -115,38 +112,34 @@ pub fn boot(node: &Node, work: &Path, watch: &Watch) -> Result<Report, Error> {
 
 /// Boots the root volume in `work` with the user's terminal as its console.
 pub fn converse(node: &Node, work: &Path, watch: &Watch) -> Result<(), Error> {
-    let (kernel, release) = prepare(&node.request, watch)?;
-    let guest = guest(node, &kernel, release.as_deref(), work);
-    let ways = match (node.request.accelerator, kvm_obstacle(node.request.arch)) {
-        (Accelerator::Kvm, Some(why)) => return Err(Error::Kvm { why, console: String::new() }),
-        (Accelerator::Tcg, _) | (Accelerator::Auto, Some(_)) => &[Accelerator::Tcg][..],
-        (Accelerator::Kvm, None) => &[Accelerator::Kvm],
-        (Accelerator::Auto, None) => &[Accelerator::Kvm, Accelerator::Tcg],
-    };
-    let mut ended = String::new();
-    for (number, way) in ways.iter().enumerate() {
-        if number > 0 {
-            let message = format!("booting under TCG: /dev/kvm is there, but a guest died in it ({ended})");
+    let Plan { kernel, volume, choice } = prepare(&node.request, watch)?;
+    let guest = guest(node, &kernel, volume.as_ref().map(|volume| volume.version.as_str()), work);
+    let mut ended = None;
+    for way in &choice.ways {
+        if let Some((vmm, status)) = &ended {
+            let message = format!("booting under {}: a guest died under {vmm}: {status}", way.vmm.name());
             watch.reporter.note(Level::Info, &message);
         }
-        let status = qemu::converse(&guest, *way, watch)?;
+        let status = run::converse(&guest, *way, watch)?;
         if status.success() {
             return Ok(());
         }
-        ended = status.to_string();
+        ended = Some((way.vmm.name(), status));
     }
-    Err(Error::Ended { status: ended, reached_init: false, console: "QEMU's own words are above".into() })
+    let vmm = choice.ways.last().expect("a choice has a way").vmm;
+    let status = ended.map(|(_, status)| status.to_string()).unwrap_or_default();
+    let console = format!("{}'s own words are above", vmm.name());
+    Err(Error::Ended { vmm, arch: node.request.arch, status, reached_init: false, console })
 }
 
-/// The kernel that QEMU will take, and the release of the modules volume.
-fn prepare(request: &Request, watch: &Watch) -> Result<(PathBuf, Option<String>), Error> {
-    host::require(&requirements(request.arch))?;
-    let (kernel, volume) = check(request, watch)?;
-    volume::wanted(&request.load, volume.as_ref())?;
-    Ok((kernel, volume.map(|volume| volume.version)))
+/// The monitor to use, the kernel that it will take, and the modules volume.
+fn prepare(request: &Request, watch: &Watch) -> Result<Plan, Error> {
+    let plan = super::prepare(request, watch)?;
+    volume::wanted(&request.load, plan.volume.as_ref())?;
+    Ok(plan)
 }
 
-fn guest<'g>(node: &Node, kernel: &'g Path, release: Option<&str>, work: &'g Path) -> Guest<'g> {
+fn guest<'g>(node: &Node, kernel: &'g Kernel, release: Option<&str>, work: &'g Path) -> Guest<'g> {
     let request = &node.request;
     let report = report(&request.load);
     // Without the RSA key, whose making takes longer than all the rest of a boot under TCG.
@@ -169,8 +162,10 @@ fn guest<'g>(node: &Node, kernel: &'g Path, release: Option<&str>, work: &'g Pat
         memory_mib: request.memory_mib,
         processors: PROCESSORS,
         timeout: request.timeout,
-        parameters: format!("root=/dev/vda rw {}", seed::parameters()),
+        parameters: "",
+        acpi: request.acpi,
         seed: Some(Seed::new(release, &parts)),
+        wiring: node.wiring,
         goal,
     }
 }
@@ -182,34 +177,16 @@ fn report(load: &[String]) -> String {
     include_str!("report.py").replace("@ASKED@", &asked)
 }
 
-/// Why a run did not come as far as it should, if it did not.
-fn judge(run: &Run, node: &Node) -> Result<(), Error> {
-    if run.console.is_complete() {
-        return Ok(());
-    }
-    let console = run.console.tail();
-    if let Some(text) = run.console.panic() {
-        return Err(Error::Panic { text: text.to_owned(), console });
-    }
-    if run.console.is_frozen() {
-        return Err(Error::Frozen { console });
-    }
-    let reached_init = run.first_word.is_some();
-    if let Ending::Exited(status) = &run.ending {
-        let console = [console.as_str(), run.complaint.as_str()].join("\n").trim().to_owned();
-        return Err(Error::Ended { status: status.to_string(), reached_init, console });
-    }
-    let asked = Some(run.asked.clone());
-    Err(Error::TimedOut { limit: node.request.timeout, asked, reached_init, console })
-}
-
 impl Report {
     /// Fails with what is not as it should be.
     pub fn sound(&self) -> Result<(), Error> {
         if self.faults.is_empty() {
             return Ok(());
         }
-        let has_asked = self.metadata_requests.iter().any(|path| path.ends_with("/vendor-data"));
+        let has_asked = self
+            .metadata_requests
+            .as_ref()
+            .is_none_or(|asked| asked.iter().any(|path| path.ends_with("/vendor-data")));
         let hint = if has_asked {
             "`--console` shows what the guest said, `--interactive` lets you look around in it"
         } else {

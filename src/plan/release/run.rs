@@ -1,6 +1,6 @@
 //! One cell built, booted and pushed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use oci_spec::image::Descriptor;
@@ -89,22 +89,14 @@ impl Cell {
     }
 
     fn boot(&self, layout: &Layout, dir: &Path, desk: &Desk<'_>, store: &Store) -> Result<String, Error> {
-        let request = Request {
-            arch: self.arch,
-            kernel: PathBuf::new(),
-            bz_image: None,
-            modules: None,
-            load: Vec::new(),
-            timeout: BOOTS,
-            accelerator: Accelerator::Auto,
-            memory_mib: MEMORY,
-        };
+        let request = Request::new(self.arch, BOOTS, MEMORY);
         let image = format!("{}:{}", self.images[0], self.version);
         let place = dir.display().to_string();
         let kernel = Part { place: &place, layout, image: Some(&image) };
-        let report = plan::boot::boot(Parts { kernel, modules: None }, request, store, desk.watch)?;
-        let accelerator = if report.accelerator == Accelerator::Kvm { "KVM" } else { "TCG" };
-        Ok(format!("init after {:.1} s under QEMU ({accelerator})", report.init_seconds))
+        let report = plan::boot::boot(Parts { kernel, modules: None }, request, None, store, desk.watch)?;
+        let accelerator = if report.machine.accelerator == Accelerator::Kvm { "KVM" } else { "TCG" };
+        let seconds = report.init_seconds.unwrap_or(report.reached_seconds);
+        Ok(format!("init after {seconds:.1} s under {} ({accelerator})", report.machine.vmm.name()))
     }
 
     /// Gives the images, which are pushed, the cell's tag: from now on it is published.
