@@ -36,7 +36,8 @@ fn place() -> Place {
             line.to_owned()
         }
     });
-    for name in support::names(&place.path("recipes/os")).iter().filter(|name| name.ends_with(".toml")) {
+    let is_recipe = |name: &&String| Path::new(name).extension().is_some_and(|extension| extension == "toml");
+    for name in support::names(&place.path("recipes/os")).iter().filter(is_recipe) {
         let versions = if name == "ubuntu-20.04.toml" { "[\"1.22.8\"]" } else { "[]" };
         edit(&format!("recipes/os/{name}"), &|line| {
             if line.starts_with("kubernetes =") {

@@ -63,7 +63,9 @@ fn an_unknown_flavour_is_told_with_the_known_ones() {
         .imgbuild("kernel 5.10.262 --flavour firecraker")
         .run()
         .fails(2)
-        .says("unknown flavour `firecraker`; known are `cloud-hypervisor`, `firecracker`, `tiny`")
+        .says(
+            "unknown flavour `firecraker`; known are `cloud-hypervisor`, `firecracker`, `flintlock`, `tiny`",
+        )
         .says("hint: ")
         .says("--recipe PATH");
 }

@@ -8,7 +8,7 @@ use super::output::Output;
 use super::{Context, Failure};
 use crate::plan::digests;
 use crate::plan::kernel::{Flavour, Plan, Request};
-use crate::recipe::Catalogue;
+use crate::recipe::{self, Catalogue};
 use crate::version::Version;
 
 /// Which kernels: shared by the commands that name some.
@@ -29,6 +29,10 @@ pub(super) struct Selection {
     /// A toolchain of the catalogue, or `host` for this machine's own tools [default: the series']
     #[arg(long, value_name = "NAME", env = "IMGBUILD_TOOLCHAIN", hide_env_values = true)]
     toolchain: Option<String>,
+    /// Which images, with commas between: kernel, modules, combined (both in one, for Flintlock up to 0.4.0), headers
+    /// (for modules of your own) [default: the recipe's, else kernel,modules]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    outputs: Vec<recipe::kernel::Output>,
     /// Fail on versions that the lock does not pin, and on images that do not come to their recorded digests
     #[arg(long)]
     locked: bool,
@@ -61,7 +65,8 @@ impl Selection {
         let jobs = self.jobs.map_or_else(processors, usize::from);
         let (versions, arches, toolchain) =
             (self.versions.clone(), self.arch.clone(), self.toolchain.clone());
-        let request = Request { versions, arches, flavour, toolchain };
+        let outputs = self.outputs.clone();
+        let request = Request { versions, arches, flavour, toolchain, outputs };
         Ok(Plan::new(&request, &catalogue, lock, mirrors, jobs, &context.watch)?)
     }
 }
@@ -71,12 +76,13 @@ pub(super) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Build a kernel and its modules as two multi-architecture images
+/// Build a kernel and its modules as two multi-architecture images, or as others
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imgbuild kernel 5.10.77 --arch arm64
   imgbuild kernel 5.10 --flavour cloud-hypervisor --arch all --output images
+  imgbuild kernel 5.10.77 --outputs combined,headers
   imgbuild kernel 5.10.262 --push --registry registry.example/kernels
   imgbuild kernel 5.10.262 --flavour tiny --dry-run")]
 pub(super) struct Kernel {

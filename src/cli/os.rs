@@ -8,6 +8,7 @@ use super::{Context, Failure};
 use crate::oci::layer;
 use crate::plan::digests;
 use crate::plan::os::{Plan, System};
+use crate::recipe::kernel::ModulesOf;
 
 /// Build a root volume: an Ubuntu or Debian system, as a Kubernetes node or without
 #[derive(Debug, Args)]
@@ -23,6 +24,7 @@ Examples:
   imgbuild os --k8s 1.22.8
   imgbuild os --k8s 1.22.3,1.22.8 --arch all --push --registry registry.example/nodes
   imgbuild os --recipe debian-12 --output images
+  imgbuild os --k8s 1.22.8 --modules-of 5.10.77
   imgbuild os --recipe ./runner.toml --dry-run")]
 pub(super) struct Os {
     /// Kubernetes versions, with commas between [default: the recipe's newest]
@@ -34,6 +36,13 @@ pub(super) struct Os {
     /// `x86_64` (amd64), arm64 (aarch64) or all, with commas between [default: the host's]
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     arch: Vec<String>,
+    /// A kernel whose modules go into the image, for CAPMVM up to 0.7.0; others mount them as a volume [default: the
+    /// recipe's, else none]
+    #[arg(long, value_name = "[FLAVOUR/]VERSION")]
+    modules_of: Option<ModulesOf>,
+    /// The toolchain that compiles that kernel, or `host` for this machine's own tools [default: the series']
+    #[arg(long, value_name = "NAME", env = "IMGBUILD_TOOLCHAIN", hide_env_values = true)]
+    toolchain: Option<String>,
     /// Fail on images that do not come to their recorded digests
     #[arg(long)]
     locked: bool,
@@ -58,7 +67,10 @@ impl Os {
         let threads = self.jobs.map_or_else(processors, usize::from);
         let packing = layer::Packing { compression: self.output.packing.compression, threads };
         let system = System::of(self.recipe.as_deref());
-        let plan = Plan::new(&system, &self.k8s, &self.arch, &catalogue, lock, mirrors, packing)?;
+        let mut plan = Plan::new(&system, &self.k8s, &self.arch, &catalogue, lock, mirrors, packing)?;
+        if let Some(of) = self.modules_of.clone().or_else(|| plan.recipe.modules_of.clone()) {
+            plan.take_modules(&of, self.toolchain.as_deref(), &catalogue, &context.watch)?;
+        }
         let store = self.output.store(context)?;
         if self.dry_run {
             return super::plan::print_lines(

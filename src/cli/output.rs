@@ -87,7 +87,10 @@ impl Output {
 fn text(images: &[Built], compression: Compression, output: &Path, next: &str) -> String {
     let mut text = String::new();
     for image in images {
-        text += &format!("{}\n  {:<7} {}\n", image.name, "index", image.digest);
+        text += &format!("{}\n", image.name);
+        if image.platforms.iter().all(|platform| platform.digest != image.digest) {
+            text += &format!("  {:<7} {}\n", "index", image.digest);
+        }
         for platform in &image.platforms {
             let recorded = match platform.recorded {
                 Verdict::Same => "as recorded",

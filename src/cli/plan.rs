@@ -136,7 +136,7 @@ fn text(line: &Line) -> String {
     let state = match (line.cached, line.step) {
         (true, _) => "cached",
         (false, _) if line.elsewhere.is_some() => "elsewhere",
-        (false, "assemble") => "each time",
+        (false, "assemble" | "name") => "each time",
         (false, _) => "to do",
     };
     let key = line.key.as_deref().map_or(String::new(), |key| format!("  {}", &key[..16.min(key.len())]));

@@ -24,6 +24,7 @@ pub(super) fn check(faults: &mut Faults<'_>, tree: &Tree) {
     let (kernel, modules) = match faults.image.label("io.imgbuild.role") {
         Some("kernel") => (true, false),
         Some("modules") => (false, true),
+        Some("combined") => (true, true),
         Some(_) => (false, false),
         None if is_root => (false, false),
         // Legacy kernel images hold the modules as well, for the root volume to have them copied in.
@@ -41,6 +42,9 @@ pub(super) fn check(faults: &mut Faults<'_>, tree: &Tree) {
     }
     if modules {
         check_modules(faults, tree);
+    }
+    if faults.image.label("io.imgbuild.role") == Some("headers") {
+        check_headers(faults, tree);
     }
     for (path, node) in tree {
         if node.file.kind == Kind::Symlink && (kernel || modules) {
@@ -155,6 +159,31 @@ fn check_modules(faults: &mut Faults<'_>, tree: &Tree) {
         if !leads {
             let what = format!("no relative link to {top}/{name}: mounted at /{top}, modprobe misses it");
             faults.at(&name, what);
+        }
+    }
+}
+
+/// Kbuild finds its files where the label's release says, and nothing in them is for one machine alone.
+fn check_headers(faults: &mut Faults<'_>, tree: &Tree) {
+    let Some(release) = faults.image.label("io.imgbuild.kernel.release") else {
+        return faults.add("no label io.imgbuild.kernel.release says whose headers they are");
+    };
+    let top = format!("usr/src/linux-headers-{release}");
+    for name in ["Makefile", "GNUmakefile", "Module.symvers", ".config", "include/generated/utsrelease.h"] {
+        let path = format!("{top}/{name}");
+        if !tree.contains_key(&at(&path)) {
+            faults.at(&path, "there is none, and modules are compiled by it");
+        }
+    }
+    let link = format!("usr/lib/modules/{release}/build");
+    let leads =
+        |node: &Node| node.file.link.as_ref().is_some_and(|link| link.0 == format!("/{top}").as_bytes());
+    if !tree.get(&at(&link)).is_some_and(leads) {
+        faults.at(&link, format!("no link to /{top}: makefiles of modules miss it"));
+    }
+    for (path, node) in tree {
+        if node.binary.machine.is_some() {
+            faults.at(&path, format!("it is {}: headers hold sources alone", node.binary.what));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use super::kconfig::{self, Configure, Requested};
+use super::kconfig::{self, Configure, Configured, Requested};
 use super::{BZ_IMAGE, Error, Facts, failure, split};
 use crate::arch::Arch;
 use crate::sandbox::{self, Sandbox};
@@ -91,32 +91,11 @@ impl<E: From<Error>> Step for Compile<'_, E> {
 
 impl<E> Compile<'_, E> {
     fn build(&self, site: &Site, out: &Path, watch: &Watch) -> Result<(), Error> {
-        let awkward = |c: char| c.is_whitespace() || c == ':';
-        if site.sandbox.path(&site.build).to_string_lossy().contains(awkward) {
-            return Err(Error::Path(site.build.clone()));
-        }
-        let what = format!("Linux {} {}", self.version, self.arch);
-        let progress = watch.reporter.begin("configure", &what, None, Unit::Files);
-        let configured = Configure {
-            source: &site.source,
-            build: &site.build,
-            base: &self.base,
-            requested: &self.requested,
-            log: &site.log,
-            sandbox: &site.sandbox,
-            cancel: &watch.cancel,
-        }
-        .run()?;
-        configured.notes.iter().for_each(|note| watch.reporter.note(Level::Detail, note));
-        progress.finish(&format!("{} symbols on", configured.config.on().count()));
-
+        let configured = self.configure(site, watch)?;
+        let compiled = self.make_kernel(site, &configured.config, watch)?;
         let modules = configured.config.is_on("MODULES");
-        let progress =
-            watch.reporter.begin("compile", &what, Some(expected(&configured.config)), Unit::Files);
-        let compiled = self.make(site, &configured.config, progress.as_ref(), watch)?;
-        progress.finish(&format!("{compiled} files"));
 
-        let progress = watch.reporter.begin("split", &what, None, Unit::Files);
+        let progress = watch.reporter.begin("split", &self.what(), None, Unit::Files);
         let release = split::split(self, site, &configured.config, out, watch)?;
         if self.needs_bz_image(&configured.config) {
             fs::create_dir_all(out.join(BZ_IMAGE).parent().expect("it lies in a directory"))?;
@@ -130,6 +109,53 @@ impl<E> Compile<'_, E> {
         )?;
         progress.finish("read back");
         Ok(())
+    }
+
+    /// What stages call the kernel.
+    pub(super) fn what(&self) -> String {
+        format!("Linux {} {}", self.version, self.arch)
+    }
+
+    /// Writes the `.config` into the build directory.
+    pub(super) fn configure(&self, site: &Site, watch: &Watch) -> Result<Configured, Error> {
+        let awkward = |c: char| c.is_whitespace() || c == ':';
+        if site.sandbox.path(&site.build).to_string_lossy().contains(awkward) {
+            return Err(Error::Path(site.build.clone()));
+        }
+        let progress = watch.reporter.begin("configure", &self.what(), None, Unit::Files);
+        let configured = Configure {
+            source: &site.source,
+            build: &site.build,
+            base: &self.base,
+            requested: &self.requested,
+            log: &site.log,
+            sandbox: &site.sandbox,
+            cancel: &watch.cancel,
+        }
+        .run()?;
+        configured.notes.iter().for_each(|note| watch.reporter.note(Level::Detail, note));
+        progress.finish(&format!("{} symbols on", configured.config.on().count()));
+        Ok(configured)
+    }
+
+    /// Compiles what is configured, and counts the files.
+    pub(super) fn make_kernel(
+        &self,
+        site: &Site,
+        config: &kconfig::Config,
+        watch: &Watch,
+    ) -> Result<u64, Error> {
+        let image = match self.arch {
+            Arch::Arm64 => "Image",
+            // It comes out of vmlinux, which is then there too.
+            Arch::X86_64 if self.needs_bz_image(config) => "bzImage",
+            Arch::X86_64 => "vmlinux",
+        };
+        let targets = [image, "modules"].into_iter().take(1 + usize::from(config.is_on("MODULES")));
+        let progress = watch.reporter.begin("compile", &self.what(), Some(expected(config)), Unit::Files);
+        let compiled = self.make(site, targets, progress.as_ref(), watch)?;
+        progress.finish(&format!("{compiled} files"));
+        Ok(compiled)
     }
 
     /// Whether QEMU has no way into the kernel's ELF: before 5.0, or where PVH is off.
@@ -149,22 +175,15 @@ impl<E> Compile<'_, E> {
             .log(&site.log))
     }
 
-    /// Compiles and counts the files that were compiled or assembled for the target.
-    fn make(
+    /// Makes targets and counts the files that were compiled or assembled for the target.
+    pub(super) fn make<'t>(
         &self,
         site: &Site,
-        config: &kconfig::Config,
+        targets: impl IntoIterator<Item = &'t str>,
         progress: &dyn Progress,
         watch: &Watch,
     ) -> Result<u64, Error> {
         let begun = fs::metadata(&site.log).map_or(0, |meta| meta.len());
-        let image = match self.arch {
-            Arch::Arm64 => "Image",
-            // It comes out of vmlinux, which is then there too.
-            Arch::X86_64 if self.needs_bz_image(config) => "bzImage",
-            Arch::X86_64 => "vmlinux",
-        };
-        let targets = [image, "modules"].into_iter().take(1 + usize::from(config.is_on("MODULES")));
         let mut compiled = 0;
         let count = |line: &[u8]| {
             let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());

@@ -3,6 +3,7 @@
 mod compile;
 mod failure;
 pub mod header;
+pub mod headers;
 pub mod kconfig;
 mod split;
 pub mod toolchain;

@@ -49,6 +49,12 @@ pub struct Asked {
     /// The toolchain of a kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toolchain: Option<String>,
+    /// The images of a kernel, where the recipe does not name this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// The kernel whose modules are in a root volume: `firecracker/5.10.77`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules_of: Option<String>,
     /// How layers are compressed.
     pub compression: String,
     /// The recipes, fragments and files that were read, and the lock.

@@ -13,6 +13,7 @@ use crate::oci;
 use crate::oci::layout::{Found, Layout};
 use crate::oci::root::{Kind, Root};
 use crate::oci::unpack::unpack;
+use crate::recipe::kernel::Output;
 use crate::step::{Class, Diagnose, Watch};
 use crate::store::{Store, Work};
 
@@ -272,7 +273,13 @@ fn pick(part: Part<'_>, arch: Arch) -> Result<Image, Error> {
     let is_meant = |image: &&Image| {
         image.is_image() && (part.image.is_some() || image.label(ROLE).is_none_or(|role| !is_kernels(role)))
     };
-    let meant: Vec<&Image> = images.iter().filter(is_meant).collect();
+    let mut meant: Vec<&Image> = Vec::new();
+    for image in images.iter().filter(is_meant) {
+        // One image may have two names.
+        if !meant.iter().any(|other| other.descriptor.digest() == image.descriptor.digest()) {
+            meant.push(image);
+        }
+    }
     let fits = |image: &&&Image| image.platform() == arch.oci();
     let mut fitting = meant.iter().filter(fits);
     match (fitting.next(), fitting.next()) {
@@ -293,7 +300,7 @@ fn pick(part: Part<'_>, arch: Arch) -> Result<Image, Error> {
 }
 
 fn is_kernels(role: &str) -> bool {
-    [Role::Kernel, Role::Modules].iter().any(|kernels| kernels.name() == role)
+    Output::ALL.iter().any(|output| output.name() == role)
 }
 
 /// Whether a process inside could run what is at this path, links followed.
@@ -305,7 +312,10 @@ fn is_program(root: &Root, path: &str) -> bool {
 }
 
 /// The modules image that was built with a kernel image, in the same layout.
-fn beside<'i>(images: &'i [Found], kernel: &Found) -> Option<&'i Found> {
+fn beside<'i>(images: &'i [Found], kernel: &'i Found) -> Option<&'i Found> {
+    if is_combined(kernel) {
+        return Some(kernel);
+    }
     images.iter().find(|image| has_role(image, Role::Modules) && belongs(kernel, image))
 }
 
@@ -345,6 +355,11 @@ fn bz_image(kernel: &Path, store: &Store) -> Result<Option<PathBuf>, Error> {
     Ok(None)
 }
 
+/// Whether a kernel image holds the modules too.
+pub(super) fn is_combined(image: &Found) -> bool {
+    image.labels.get(ROLE).is_some_and(|name| name == Output::Combined.name())
+}
+
 pub(super) fn has_role(image: &Found, role: Role) -> bool {
     image.labels.get(ROLE).is_some_and(|name| name == role.name())
 }
@@ -355,10 +370,16 @@ fn kernel<'i>(part: Part<'_>, images: &'i [Found], arch: Arch) -> Result<&'i Fou
 
 /// The image of this name, or the only one of a role.
 fn one<'i>(part: Part<'_>, images: &'i [Found], role: Role, arch: Arch) -> Result<&'i Found, Error> {
-    let candidates: Vec<&Found> = images
-        .iter()
-        .filter(|image| part.image.map_or(has_role(image, role), |name| image.name == name))
-        .collect();
+    let is_there = images.iter().any(|image| has_role(image, role) && image.arch == arch);
+    // One that holds both serves as either, where there is no other.
+    let fits = |image: &Found| has_role(image, role) || !is_there && is_combined(image);
+    let mut candidates: Vec<&Found> = Vec::new();
+    for image in images.iter().filter(|image| part.image.map_or(fits(image), |name| image.name == name)) {
+        // One image may have two names.
+        if !candidates.iter().any(|other| other.arch == image.arch && other.manifest == image.manifest) {
+            candidates.push(image);
+        }
+    }
     let mut fitting = candidates.iter().filter(|image| image.arch == arch);
     match (fitting.next(), fitting.next()) {
         (Some(image), None) => Ok(image),
@@ -367,7 +388,7 @@ fn one<'i>(part: Part<'_>, images: &'i [Found], role: Role, arch: Arch) -> Resul
                 || format!("{} image for {arch}", role.name()),
                 |name| format!("{} image `{name}` for {arch}", role.name()),
             );
-            let of_role = images.iter().filter(|image| has_role(image, role));
+            let of_role = images.iter().filter(|image| fits(image));
             let found = of_role.map(|image| format!("{} ({})", image.name, image.arch)).collect();
             Err(oci::Error::NoImage { path: part.place.into(), wanted, found }.into())
         }

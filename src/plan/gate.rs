@@ -8,6 +8,7 @@ use crate::arch::Arch;
 use crate::boot::node::{Node, Wish};
 use crate::boot::{Machine, Request};
 use crate::oci::layout::{Found, Layout};
+use crate::recipe::kernel::Output;
 use crate::step::{Class, Diagnose, Level, Watch};
 use crate::store::Store;
 
@@ -92,7 +93,7 @@ impl Gate<'_> {
         let mut booted: Vec<(&str, Arch)> = Vec::new();
         for image in chosen {
             match image.labels.get(boot::ROLE).map(String::as_str) {
-                Some(role) if role == Role::Kernel.name() => {
+                Some(role) if [Role::Kernel.name(), Output::Combined.name()].contains(&role) => {
                     self.kernel_boots(image, &mut booted, store, watch)?;
                 }
                 Some(role) if role == Role::Modules.name() => {
@@ -143,7 +144,9 @@ impl Gate<'_> {
 
     /// Boots a root volume with the kernel that is named, or the one beside it.
     fn root_boots(&self, image: &Found, images: &[Found], store: &Store, watch: &Watch) -> Result<(), Error> {
-        let is_kernel = |found: &&Found| found.arch == image.arch && boot::has_role(found, Role::Kernel);
+        let is_kernel = |found: &&Found| {
+            found.arch == image.arch && (boot::has_role(found, Role::Kernel) || boot::is_combined(found))
+        };
         if self.kernel.is_none() && !images.iter().any(|found| is_kernel(&found)) {
             return Err(Error::Unbootable {
                 image: image.name.clone(),

@@ -19,7 +19,7 @@ use crate::step::Watch;
 pub struct Built {
     /// `kernel-bin:5.10.262`.
     pub name: String,
-    /// The digest of its index.
+    /// The digest of its index, or of its one platform where that stands alone.
     pub digest: String,
     /// Its platforms.
     pub platforms: Vec<Platform>,
@@ -73,6 +73,16 @@ pub(super) struct Joined {
     pub(super) labels: Labels,
     /// Its platforms.
     pub(super) members: Vec<Member>,
+    /// The name under which its platform arm64 stands alone, for specs that know no index.
+    pub(super) alias: Option<String>,
+}
+
+/// What old specs call an image for arm64: `flintlock-kernel-arm:5.10.77`.
+pub(super) fn arm_name(name: &str) -> String {
+    match name.split_once(':') {
+        Some((repository, tag)) => format!("{repository}-arm:{tag}"),
+        None => format!("{name}-arm"),
+    }
 }
 
 /// Says which images are not what is recorded; with `locked` that is an error.
@@ -104,6 +114,13 @@ pub(super) fn assemble(images: &[Joined], recorded: &Digests, output: &Path) -> 
             image.members.iter().map(|member| member.image.manifest.descriptor.clone()).collect();
         let joined = index(&manifests, &image.labels);
         layout.add(&joined)?;
+        let arm = image.members.iter().position(|member| member.arch == Arch::Arm64);
+        if let (Some(alias), Some(arm)) = (&image.alias, arm) {
+            let manifest = &image.members[arm].image.manifest.descriptor;
+            let (name, digest) = (alias.clone(), manifest.digest().to_string());
+            built.push(Built { name, digest, platforms: vec![platforms[arm].clone()] });
+            names.push((alias.clone(), manifest.clone()));
+        }
         let digest = joined.descriptor.digest().to_string();
         built.push(Built { name: image.name.clone(), digest, platforms });
         names.push((image.name.clone(), joined.descriptor));

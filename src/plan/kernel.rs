@@ -1,6 +1,5 @@
 //! `imgbuild kernel`: from a request to two multi-architecture images in an OCI layout.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,31 +9,30 @@ use oci_spec::image::{
     ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_SOURCE, ANNOTATION_TITLE, ANNOTATION_VERSION,
 };
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::account::{self, Asked};
 use super::images::Built;
-use super::images::{self, Joined, Member};
-use super::pack::{Pack, PackedLayer, Role};
+use super::images::{self, Joined};
+use super::outputs;
 use super::toolchain::{Identities, Toolchain};
+use super::workshop::{Compiled, Workshop};
 use crate::arch::Arch;
-use crate::attest::statement::{Definition, Run};
-use crate::digests::{Digests, Entry};
+use crate::attest::statement::{Definition, Resource, Run};
+use crate::digests::Digests;
 use crate::fetch;
 use crate::fetch::mirror::Mirrors;
-use crate::fetch::unpack::Source;
 use crate::kernel::kconfig::{self, Accepted, Requested, fragment};
 use crate::kernel::{Compile, Facts, Site};
 use crate::lock::{KernelPin, Lock};
 use crate::oci::compression::Compression;
-use crate::oci::image::{Labels, image};
+use crate::oci::image::Labels;
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
-use crate::recipe::kernel::Absent;
+use crate::recipe::kernel::{Absent, Output};
 use crate::recipe::{Catalogue, Copied, Copier, KernelRecipe, catalogue, copied};
-use crate::step::{Level, Step, Watch, hex};
-use crate::store::{Store, Work};
+use crate::step::{Level, Watch};
+use crate::store::Store;
 use crate::version::Version;
 
 /// The licence of the kernel, as its COPYING names it.
@@ -81,6 +79,8 @@ pub struct Request {
     pub flavour: Flavour,
     /// The toolchain's name, or `host`; none for the recipe's, or the default of each series.
     pub toolchain: Option<String>,
+    /// The images; none for the recipe's.
+    pub outputs: Vec<Output>,
 }
 
 /// One kernel to be built.
@@ -109,6 +109,8 @@ pub struct Plan {
     pub recipe: KernelRecipe,
     /// The sources, each with its kernels, in the order asked for.
     pub sources: Vec<(KernelPin, Vec<Cell>)>,
+    /// The images each kernel is put into, sorted.
+    pub outputs: Vec<Output>,
     /// The lock the pins are from.
     pub lock: Lock,
     /// The mirrors to fetch from.
@@ -118,7 +120,7 @@ pub struct Plan {
     /// How many jobs make runs at once, and how many threads compress.
     pub jobs: usize,
     /// What the recipe is called in a statement, and the files that it was read from.
-    recorded: (String, Copied),
+    pub(super) recorded: (String, Copied),
 }
 
 impl Plan {
@@ -136,6 +138,7 @@ impl Plan {
         let recipe = request.flavour.recipe(catalogue)?;
         let recorded = (request.flavour.recorded(&recipe), copier.clone());
         let arches = super::arches(&request.arches, &recipe.arches())?;
+        let outputs = outputs::meant(&request.outputs, &recipe)?;
         let mut sources: Vec<(KernelPin, Vec<Cell>)> = Vec::new();
         for version in &request.versions {
             let pin = lock.kernel(version)?.clone();
@@ -150,11 +153,14 @@ impl Plan {
             let toolchain =
                 Arc::new(Toolchain::choose(asked, &recipe, &pin.version, catalogue, &lock, &mirrors)?);
             let cell = |arch: &Arch| cell(&recipe, &pin, *arch, &toolchain, watch);
-            let cells = arches.iter().map(cell).collect::<Result<_, _>>()?;
+            let cells = arches.iter().map(cell).collect::<Result<Vec<_>, _>>()?;
+            if !request.outputs.is_empty() || recipe.names_outputs() {
+                cells.iter().try_for_each(|cell| outputs::require_modules(&outputs, &recipe, cell))?;
+            }
             sources.push((pin, cells));
         }
         let recorded = (recorded.0, recorded.1.copied());
-        Ok(Self { recipe, sources, lock, mirrors, compression: Compression::Gzip, jobs, recorded })
+        Ok(Self { recipe, sources, outputs, lock, mirrors, compression: Compression::Gzip, jobs, recorded })
     }
 
     /// How layers are packed.
@@ -186,13 +192,10 @@ impl Plan {
         }
     }
 
-    /// The names of the images of a source, kernel first.
-    pub(super) fn image_names(&self, pin: &KernelPin) -> [(Role, String); 2] {
-        let tagged = |repository: &str| format!("{repository}:{}", pin.version);
-        [
-            (Role::Kernel, tagged(&self.recipe.kernel_image)),
-            (Role::Modules, tagged(&self.recipe.modules_image)),
-        ]
+    /// The names of the images of a source.
+    pub(super) fn image_names(&self, pin: &KernelPin) -> Vec<(Output, String)> {
+        let named = |output: &Output| (*output, format!("{}:{}", self.recipe.image(*output), pin.version));
+        self.outputs.iter().map(named).collect()
     }
 
     /// The images of a source and what they say of themselves, as far as that is known without building.
@@ -242,6 +245,19 @@ impl Plan {
         })
     }
 
+    /// The kernel for each architecture, for what lies over a root volume.
+    pub(super) fn compiled(&self, store: &Store, watch: &Watch) -> Result<BTreeMap<Arch, Compiled>, Error> {
+        let toolchains = self.toolchains(store, watch)?;
+        let mut kernels = BTreeMap::new();
+        for (pin, cells) in &self.sources {
+            let workshop = Workshop::new(self, pin, &toolchains, store, watch);
+            for cell in cells {
+                kernels.insert(cell.arch, workshop.kernel(cell)?);
+            }
+        }
+        Ok(kernels)
+    }
+
     /// Brings a source into the store.
     pub fn fetch(&self, pin: &KernelPin, store: &Store, watch: &Watch) -> Result<fetch::Fetched, Error> {
         let file = pin.file();
@@ -256,54 +272,35 @@ impl Plan {
         store: &Store,
         watch: &Watch,
     ) -> Result<Vec<Joined>, Error> {
-        let workshop = Workshop { plan: self, pin, store, watch, opened: OnceCell::new() };
+        let workshop = Workshop::new(self, pin, toolchains, store, watch);
         let mut images = BTreeMap::new();
         for cell in cells {
-            let site = || workshop.site(cell, toolchains);
-            let identity = &toolchains[&cell.tools()];
-            let step = self.compile(cell, identity, &site);
-            let kernel = store.get_or_make(&step, watch)?;
-            let facts: Facts = read_facts(&kernel.path)?;
-            self.tell_absences(&facts, cell, watch);
-            let config = fs::read(kernel.path.join("boot").join(format!("config-{}", facts.release)))?;
-            let config_digest = format!("sha256:{}", hex(&Sha256::digest(&config)));
-            for (role, name) in self.image_names(pin) {
-                if role == Role::Modules && !facts.modules {
+            let kernel = workshop.kernel(cell)?;
+            self.tell_absences(&kernel.facts, cell, watch);
+            for (output, name) in self.image_names(pin) {
+                if output != Output::Kernel && !kernel.facts.modules {
                     continue;
                 }
-                let content = kernel.content;
-                let pack = Pack {
-                    kernel: &kernel.path,
-                    content,
-                    facts: &facts,
-                    arch: cell.arch,
-                    flavour: &self.recipe.name,
-                    role,
-                    packing: self.packing(),
-                };
-                let layer = PackedLayer::of(&store.get_or_make(&pack, watch)?)?;
-                let mut labels = self.labels(pin, role, &facts.release);
-                labels.insert("io.imgbuild.kernel.config".into(), config_digest.clone());
-                labels.insert("io.imgbuild.toolchain".into(), cell.toolchain.label(identity));
-                labels.insert("io.imgbuild.architecture".into(), cell.arch.name().into());
-                let image = image(cell.arch, facts.epoch, &[&layer.packed], &labels);
-                let digest = image.manifest.descriptor.digest().as_ref();
-                let recorded =
-                    Entry::new(&name, cell.arch.oci(), cell.toolchain.name(), digest, &step.record());
-                let definition = self.definition(cell, identity, &name);
+                let member = workshop.member(cell, &kernel, output, &name)?;
                 let joined = images.entry(name.clone()).or_insert_with(|| {
-                    let labels = self.labels(pin, role, &facts.release);
-                    Joined { name, labels, members: Vec::new() }
+                    let labels = self.labels(pin, output, &kernel.facts.release);
+                    let alias = (output == Output::Combined).then(|| images::arm_name(&name));
+                    Joined { name, labels, members: Vec::new(), alias }
                 });
-                let layers = vec![layer];
-                joined.members.push(Member { arch: cell.arch, image, layers, entry: recorded, definition });
+                joined.members.push(member);
             }
         }
         Ok(images.into_values().collect())
     }
 
     /// What an image of a kernel is made from.
-    fn definition(&self, cell: &Cell, identity: &Value, image: &str) -> Definition {
+    pub(super) fn definition(
+        &self,
+        cell: &Cell,
+        identity: &Value,
+        output: Output,
+        image: &str,
+    ) -> Definition {
         let (recipe, files) = &self.recorded;
         let toolchain = cell.toolchain.name();
         let own = format!("recipes/toolchains/{toolchain}.toml");
@@ -314,10 +311,15 @@ impl Plan {
         let how = if recipe.starts_with("./") { "--recipe" } else { "--flavour" };
         let mut command =
             format!("imgbuild kernel {version} --arch {arch} {how} {recipe} --toolchain {toolchain}");
+        // Where the recipe alone would not make it.
+        let outputs: Vec<_> = [output].into_iter().filter(|it| !self.recipe.outputs().contains(it)).collect();
+        outputs.iter().for_each(|output| command += &format!(" --outputs {}", output.name()));
         if self.compression != Compression::Gzip {
             command += &format!(" --compression {}", self.compression);
         }
         let asked = Asked {
+            outputs: outputs.iter().map(|output| output.name().to_owned()).collect(),
+            modules_of: None,
             command,
             image: image.to_owned(),
             architecture: arch.oci().to_owned(),
@@ -327,17 +329,23 @@ impl Plan {
             compression: self.compression.to_string(),
             catalogue,
         };
-        let source = account::file(&cell.pin.file(), "linux", &version.to_string(), "source", &self.lock);
-        let mut inputs = vec![source];
-        if let Toolchain::Tree(tree) = &*cell.toolchain {
-            let packages = tree.pin.iter().flat_map(|pin| &pin.packages).cloned().collect::<Vec<_>>();
-            inputs.extend(account::packages(&packages, &tree.recipe.archive.place, "toolchain"));
-        }
+        let inputs = self.materials(cell);
         let more = serde_json::json!({
             "hermetic": matches!(&*cell.toolchain, Toolchain::Tree(tree) if tree.pin.is_some()),
             "toolchain": identity,
         });
         account::definition(account::KERNEL, &asked, more, inputs)
+    }
+
+    /// What a kernel is compiled from, and with.
+    pub(super) fn materials(&self, cell: &Cell) -> Vec<Resource> {
+        let version = cell.pin.version.to_string();
+        let mut inputs = vec![account::file(&cell.pin.file(), "linux", &version, "source", &self.lock)];
+        if let Toolchain::Tree(tree) = &*cell.toolchain {
+            let packages = tree.pin.iter().flat_map(|pin| &pin.packages).cloned().collect::<Vec<_>>();
+            inputs.extend(account::packages(&packages, &tree.recipe.archive.place, "toolchain"));
+        }
+        inputs
     }
 
     fn tell_absences(&self, facts: &Facts, cell: &Cell, watch: &Watch) {
@@ -367,55 +375,27 @@ impl Plan {
     }
 
     /// The labels that all platforms of an image share.
-    fn labels(&self, pin: &KernelPin, role: Role, release: &str) -> Labels {
-        let (repository, what) = match role {
-            Role::Kernel => (&self.recipe.kernel_image, "Linux kernel (boot/vmlinux)"),
-            Role::Modules => (&self.recipe.modules_image, "Linux kernel modules (lib/modules)"),
+    pub(super) fn labels(&self, pin: &KernelPin, output: Output, release: &str) -> Labels {
+        let what = match output {
+            Output::Kernel => "Linux kernel (boot/vmlinux)",
+            Output::Modules => "Linux kernel modules (lib/modules)",
+            Output::Combined => "Linux kernel and its modules (boot/vmlinux, lib/modules)",
+            Output::Headers => "Linux headers, for modules to be compiled against (usr/src),",
         };
         let mut labels = Labels::new();
         let mut label = |name: &str, value: String| labels.insert(name.to_owned(), value);
-        label(ANNOTATION_TITLE, repository.clone());
+        label(ANNOTATION_TITLE, self.recipe.image(output).to_owned());
         label(ANNOTATION_DESCRIPTION, format!("{what} for microVMs, flavour {}", self.recipe.name));
         label(ANNOTATION_VERSION, pin.version.to_string());
         label(ANNOTATION_LICENSES, LICENCE.to_owned());
         if let Some(url) = self.lock.source_url(pin) {
             label(ANNOTATION_SOURCE, url);
         }
-        label("io.imgbuild.role", role.name().to_owned());
+        label("io.imgbuild.role", output.name().to_owned());
         label("io.imgbuild.flavour", self.recipe.name.clone());
         label("io.imgbuild.kernel.release", release.to_owned());
         label("io.imgbuild.kernel.source", format!("sha256:{}", pin.sha256));
         labels
-    }
-}
-
-/// Where the kernels of a source are compiled: brought when the first of them needs it, and shared.
-struct Workshop<'p> {
-    plan: &'p Plan,
-    pin: &'p KernelPin,
-    store: &'p Store,
-    watch: &'p Watch,
-    opened: OnceCell<(Work, Source)>,
-}
-
-impl Workshop<'_> {
-    fn site(&self, cell: &Cell, toolchains: &Identities) -> Result<Site, Error> {
-        let (work, source) = if let Some(opened) = self.opened.get() {
-            opened
-        } else {
-            let source = self.plan.source(self.pin, self.store, self.watch)?;
-            let work = self.store.work()?;
-            self.opened.get_or_init(|| (work, source))
-        };
-        let nowhere = || unreachable!("only the key is asked for");
-        let key = self.plan.compile(cell, &toolchains[&cell.tools()], &nowhere).key();
-        let log = self.store.log(&format!("kernel-{}-{}", cell.pin.version, cell.arch), key);
-        fs::write(&log, "")?;
-        let build = work.path().join(format!("build-{}", cell.arch));
-        let inputs = self.plan.inputs(self.store);
-        let sandbox = cell.toolchain.sandbox(&source.root, &build, inputs, self.watch)?;
-        let (source, epoch, jobs) = (source.root.clone(), source.epoch, self.plan.jobs);
-        Ok(Site { source, epoch, build, log, sandbox, jobs })
     }
 }
 

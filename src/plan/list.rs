@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::Error;
+use super::images::arm_name;
 use crate::arch::Arch;
 use crate::lock::Lock;
+use crate::recipe::kernel::Output;
 use crate::recipe::{Catalogue, KernelRecipe, OsRecipe};
 
 /// How well an image is looked after.
@@ -77,7 +79,7 @@ pub fn list(catalogue: &Catalogue, lock: &Lock) -> Result<Vec<Row>, Error> {
     for name in catalogue.systems()? {
         rows.extend(systems(&catalogue.system(&name)?));
     }
-    rows.sort_by(|one: &Row, other| one.state.cmp(&other.state));
+    rows.sort_by_key(|row: &Row| row.state);
     Ok(rows)
 }
 
@@ -90,15 +92,18 @@ fn kernels(recipe: &KernelRecipe, lock: &Lock) -> Result<Vec<Row>, Error> {
         .collect();
     let told = |versions: &BTreeSet<_>| versions.iter().map(ToString::to_string).collect::<Vec<String>>();
     let mut rows = Vec::new();
-    for (image, role) in [(&recipe.kernel_image, "kernel"), (&recipe.modules_image, "modules")] {
-        let made = Made { image, role, recipe: &recipe.name };
+    for output in recipe.outputs() {
+        let (image, role, is_legacy) = (recipe.image(*output), output.name(), *output == Output::Combined);
+        let made = Made { image, role, recipe: &recipe.name, is_legacy };
         rows.extend(made.rows(&told(&released), &recipe.released_on, &told(&others), &recipe.arches()));
     }
     Ok(rows)
 }
 
 fn systems(recipe: &OsRecipe) -> Vec<Row> {
-    let made = Made { image: &recipe.image, role: "os", recipe: &recipe.name };
+    let is_legacy = recipe.modules_of.is_some();
+    let image = if is_legacy { &recipe.combined } else { &recipe.image };
+    let made = Made { image, role: "os", recipe: &recipe.name, is_legacy };
     // A system without Kubernetes has its own version, and is not released.
     let plain = if recipe.kubernetes.is_empty() { vec![recipe.version.clone()] } else { Vec::new() };
     made.rows(&recipe.kubernetes, &recipe.released_on, &plain, &Arch::ALL)
@@ -109,6 +114,8 @@ struct Made<'r> {
     image: &'r str,
     role: &'static str,
     recipe: &'r str,
+    /// Whether modules are in it for users who take no volume of them.
+    is_legacy: bool,
 }
 
 impl Made<'_> {
@@ -128,8 +135,13 @@ impl Made<'_> {
             }
         };
         let (own, arm): (Vec<_>, Vec<_>) = on.iter().partition(|arch| **arch == Arch::X86_64);
-        row(State::Supported, self.image, released, &own);
-        row(State::Experimental, self.image, released, &arm);
+        if self.is_legacy {
+            row(State::Legacy, self.image, released, on);
+            row(State::Legacy, &arm_name(self.image), released, &arm);
+        } else {
+            row(State::Supported, self.image, released, &own);
+            row(State::Experimental, self.image, released, &arm);
+        }
         row(State::OnRequest, self.image, others, all);
         rows
     }

@@ -8,12 +8,14 @@ pub mod config;
 pub mod digests;
 pub mod gate;
 pub mod handoff;
+mod headers;
 pub mod images;
 pub mod kernel;
 pub mod list;
 pub mod lock;
 pub mod os;
 pub mod outline;
+mod outputs;
 mod pack;
 pub mod rebuild;
 pub mod release;
@@ -22,11 +24,13 @@ pub mod sign;
 mod source;
 pub mod toolchain;
 pub mod verify;
+mod workshop;
 
 use std::collections::BTreeSet;
 
 use crate::arch::{Arch, UnknownArch};
 use crate::document::list;
+use crate::recipe::kernel::Output;
 use crate::step::{Class, Diagnose};
 use crate::version::Version;
 use crate::{
@@ -132,6 +136,28 @@ pub enum Error {
         /// The architecture asked for.
         arch: Arch,
     },
+    /// Two images would have one name.
+    #[error("the recipe `{recipe}` calls two images `{name}`: its {} and its {}", .outputs[0], .outputs[1])]
+    SameName {
+        /// The recipe.
+        recipe: String,
+        /// The name.
+        name: String,
+        /// Which images.
+        outputs: [String; 2],
+    },
+    /// Images of modules were asked for, of a kernel that has none.
+    #[error("Linux {version} for {arch} of flavour `{flavour}` has no modules, so there is no output {}", list(.outputs.iter().map(|output| output.name())))]
+    NoModules {
+        /// The version.
+        version: Version,
+        /// The architecture.
+        arch: Arch,
+        /// The recipe.
+        flavour: String,
+        /// What was asked for.
+        outputs: Vec<Output>,
+    },
     /// Nothing that is released is called so.
     #[error("no cell of the release is called `{asked}`")]
     UnknownCell {
@@ -198,7 +224,7 @@ impl Diagnose for Error {
             (None, Self::Io(_)) => Class::Host,
             (None, Self::NotRecorded(_)) => Class::NotReproducible,
             (None, Self::Unsound { .. }) => Class::Verification,
-            (None, Self::Twins { .. }) => Class::Recipe,
+            (None, Self::SameName { .. } | Self::Twins { .. }) => Class::Recipe,
             (None, _) => Class::Usage,
         }
     }
@@ -225,6 +251,12 @@ impl Diagnose for Error {
             )),
             (None, Self::NoKubernetes { .. }) => {
                 Some("leave out --k8s, or name a recipe that has Kubernetes with --recipe".into())
+            }
+            (None, Self::SameName { .. }) => {
+                Some("give each a name of its own in the table `[image]`".into())
+            }
+            (None, Self::NoModules { .. }) => {
+                Some("`CONFIG_MODULES=y` in a fragment of the recipe, or `--outputs kernel`".into())
             }
             (None, Self::UnknownCell { near: Some(near), .. }) => Some(format!("did you mean `{near}`?")),
             (None, Self::UnknownCell { .. }) => {

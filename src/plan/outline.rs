@@ -4,9 +4,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Error;
+use super::headers::HeadersLayer;
+use super::images::arm_name;
 use super::kernel::{Cell, Plan, read_facts};
 use super::pack::{Pack, Role};
 use crate::fetch;
+use crate::kernel::headers::Symbols;
+use crate::recipe::kernel::Output;
 use crate::step::{Key, Step, Watch};
 use crate::store::{Store, Why};
 
@@ -68,11 +72,28 @@ impl Plan {
                 if explain {
                     lines.extend(self.layers(cell, step.kind(), step.key(), store)?);
                 }
+                if self.outputs.contains(&Output::Headers) {
+                    let symbols = &Symbols {
+                        compile: self.compile(cell, &toolchains[&cell.tools()], &nowhere),
+                        built: None,
+                    };
+                    let step = HeadersLayer { compile: step, symbols, packing: self.packing(), store };
+                    let what = format!("headers {} {}", cell.pin.version, cell.arch);
+                    let input = "the configured source, and what the kernel exports".into();
+                    lines.push(line("pack", what, input, &step, explain, store));
+                }
             }
-            for (role, name) in self.image_names(pin) {
+            for (output, name) in self.image_names(pin) {
                 let platforms: Vec<_> = cells.iter().map(|cell| cell.arch.oci()).collect();
-                let input = format!("the {} of {}", role.name(), platforms.join(" and "));
+                let what = match output {
+                    Output::Combined => "kernel and modules",
+                    other => other.name(),
+                };
+                let input = format!("the {what} of {}", platforms.join(" and "));
+                let alias = (output == Output::Combined && platforms.contains(&"arm64"))
+                    .then(|| Line::plain("name", arm_name(&name), None, format!("arm64 of {name}"), false));
                 lines.push(Line::plain("assemble", name, None, input, false));
+                lines.extend(alias);
             }
         }
         Ok(lines)
@@ -82,7 +103,15 @@ impl Plan {
     fn layers(&self, cell: &Cell, kind: &str, key: Key, store: &Store) -> Result<Vec<Line>, Error> {
         let kernel = store.look(kind, key);
         let mut lines = Vec::new();
-        for role in [Role::Kernel, Role::Modules] {
+        let is_packed = |role: Role| {
+            let has = |output| self.outputs.contains(&output);
+            has(Output::Combined)
+                || match role {
+                    Role::Kernel => has(Output::Kernel),
+                    Role::Modules => has(Output::Modules),
+                }
+        };
+        for role in [Role::Kernel, Role::Modules].into_iter().filter(|role| is_packed(*role)) {
             let what = format!("{} {} {}", role.name(), cell.pin.version, cell.arch);
             let Some((path, content)) = &kernel else {
                 let input = "the kernel, when it is compiled".into();

@@ -139,15 +139,22 @@ impl Pack<'_> {
     /// The tree at lib/modules/RELEASE, and at the root a relative link to each thing in it: the volume then also
     /// works mounted AT /lib/modules/RELEASE, which is where its consumers mount it.
     fn module_entries(&self) -> Result<Vec<Entry>, Error> {
+        let (mut entries, names) = module_tree(self.kernel, self.facts)?;
         let tree = format!("lib/modules/{}", self.facts.release);
-        let mut entries: Vec<Entry> = ["lib", "lib/modules", &tree].map(Entry::directory).into();
-        let source = self.kernel.join("modules");
-        for name in add_tree(&source, tree.as_bytes(), &mut entries)? {
+        for name in names {
             let target = below(tree.as_bytes(), &name);
             entries.push(Entry::symlink(name, target));
         }
         Ok(entries)
     }
+}
+
+/// A kernel artifact's modules at lib/modules/RELEASE, and the names at the top of the tree.
+pub(super) fn module_tree(kernel: &Path, facts: &Facts) -> Result<(Vec<Entry>, Vec<Vec<u8>>), Error> {
+    let tree = format!("lib/modules/{}", facts.release);
+    let mut entries: Vec<Entry> = ["lib", "lib/modules", &tree].map(Entry::directory).into();
+    let names = add_tree(&kernel.join("modules"), tree.as_bytes(), &mut entries)?;
+    Ok((entries, names))
 }
 
 /// Adds what is in `dir` below `path`; returns the names at its top.

@@ -205,7 +205,12 @@ impl Recorded {
         } else {
             Flavour::Named(self.asked.recipe.clone())
         };
+        let named = |name: &String| {
+            name.parse()
+                .map_err(|error: crate::recipe::kernel::UnknownOutput| self.foreign(error.to_string()))
+        };
         let request = Request {
+            outputs: self.asked.outputs.iter().map(named).collect::<Result<_, _>>()?,
             versions: vec![version],
             arches: vec![self.arch.name().to_owned()],
             flavour,
@@ -233,7 +238,11 @@ impl Recorded {
         let (arches, packing) =
             ([self.arch.name().to_owned()], Packing { compression: self.compression, threads });
         let lock = self.lock()?;
-        let plan = os::Plan::new(&system, &versions, &arches, &self.catalogue, lock, mirrors, packing)?;
+        let mut plan = os::Plan::new(&system, &versions, &arches, &self.catalogue, lock, mirrors, packing)?;
+        if let Some(text) = &self.asked.modules_of {
+            let of = text.parse().map_err(|_| self.foreign(format!("`{text}` is no kernel")))?;
+            plan.take_modules(&of, self.asked.toolchain.as_deref(), &self.catalogue, watch)?;
+        }
         Ok(plan.run(store, output, &Digests::default(), false, watch)?)
     }
 

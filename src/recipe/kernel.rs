@@ -1,11 +1,12 @@
 //! A kernel recipe: which fragments make its configuration, and what its images are called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::str::FromStr;
 
 use super::{by_arch, expect_kind, parent, released_on};
 use crate::arch::Arch;
-use crate::document::{Fields, Text};
+use crate::document::{Fields, Text, list, nearest};
 use crate::version::Version;
 
 /// A kernel recipe as one file writes it, checked by itself.
@@ -21,10 +22,85 @@ pub struct Written {
     released_on: Option<Vec<Arch>>,
     fragments: Vec<String>,
     arch_fragments: BTreeMap<Arch, Vec<String>>,
-    kernel_image: Option<String>,
-    modules_image: Option<String>,
+    images: BTreeMap<Output, String>,
+    outputs: Option<Vec<Output>>,
     toolchain: Option<String>,
     absent: Vec<Absent>,
+}
+
+/// An image that a kernel can be put into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    /// The kernel: `boot/`.
+    Kernel,
+    /// Its modules: `lib/modules`.
+    Modules,
+    /// Both in one, for Flintlock up to 0.4.0.
+    Combined,
+    /// What modules of other people are compiled against: `usr/src`.
+    Headers,
+}
+
+impl Output {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Kernel, Self::Modules, Self::Combined, Self::Headers];
+    /// What a kernel is put into where nothing is said.
+    const USUAL: [Self; 2] = [Self::Kernel, Self::Modules];
+
+    /// Its name in recipes, on the command line and in the label `io.imgbuild.role`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Modules => "modules",
+            Self::Combined => "combined",
+            Self::Headers => "headers",
+        }
+    }
+
+    /// The name of the image where a recipe has none, to which a recipe that extends another adds its own.
+    fn usual_image(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel-bin",
+            Self::Modules => "kernel-modules",
+            Self::Combined => "flintlock-kernel",
+            Self::Headers => "kernel-headers",
+        }
+    }
+}
+
+/// Text that names no output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown output `{0}`; known are {known}", known = list(Output::ALL.map(Output::name)))]
+pub struct UnknownOutput(String);
+
+impl FromStr for Output {
+    type Err = UnknownOutput;
+
+    fn from_str(text: &str) -> Result<Self, UnknownOutput> {
+        let found = Self::ALL.into_iter().find(|output| output.name() == text);
+        found.ok_or_else(|| UnknownOutput(text.to_owned()))
+    }
+}
+
+/// A kernel as a root volume's recipe names it: `5.10.77`, or `tiny/5.10.77` of another flavour than the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModulesOf {
+    /// The flavour, where it is not the default.
+    pub flavour: Option<String>,
+    /// The version.
+    pub version: Version,
+}
+
+impl FromStr for ModulesOf {
+    type Err = <Version as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (flavour, version) = match text.rsplit_once('/') {
+            Some((flavour, version)) => (Some(flavour.to_owned()), version),
+            None => (None, text),
+        };
+        Ok(Self { flavour, version: version.parse()? })
+    }
 }
 
 /// Symbols that the recipe leaves off on purpose although `alldefconfig` has them on.
@@ -60,10 +136,8 @@ pub struct KernelRecipe {
     pub released: Vec<Version>,
     /// The architectures it is released for: those it is for, unless it names fewer.
     pub released_on: Vec<Arch>,
-    /// The name of the kernel image.
-    pub kernel_image: String,
-    /// The name of the modules image.
-    pub modules_image: String,
+    images: BTreeMap<Output, String>,
+    outputs: Option<Vec<Output>>,
     /// The toolchain it names, where it does not take the default of the series.
     pub toolchain: Option<String>,
     /// What it leaves off, with reasons.
@@ -76,6 +150,21 @@ impl KernelRecipe {
     /// The fragments for an architecture, in merge order: common ones, then the architecture's.
     pub fn fragments(&self, arch: Arch) -> impl Iterator<Item = &Fragment> {
         self.fragments.iter().chain(self.arch_fragments.get(&arch).into_iter().flatten())
+    }
+
+    /// The name of an image.
+    pub fn image(&self, output: Output) -> &str {
+        &self.images[&output]
+    }
+
+    /// The images it is put into, sorted: those it names, or kernel and modules.
+    pub fn outputs(&self) -> &[Output] {
+        self.outputs.as_deref().unwrap_or(&Output::USUAL)
+    }
+
+    /// Whether it names its images itself.
+    pub fn names_outputs(&self) -> bool {
+        self.outputs.is_some()
     }
 
     /// The architectures it is for: those it has a table for, or all where it has none.
@@ -107,8 +196,14 @@ impl KernelRecipe {
                 .unwrap_or_default(),
             released: child.released.clone(),
             released_on: Vec::new(),
-            kernel_image: child.kernel_image.clone().unwrap_or_else(|| own("kernel-bin")),
-            modules_image: child.modules_image.clone().unwrap_or_else(|| own("kernel-modules")),
+            images: Output::ALL
+                .into_iter()
+                .map(|output| {
+                    let named = child.images.get(&output).cloned();
+                    (output, named.unwrap_or_else(|| own(output.usual_image())))
+                })
+                .collect(),
+            outputs: chain.iter().find_map(|(w, _)| w.outputs.clone()),
             toolchain: chain.iter().find_map(|(w, _)| w.toolchain.clone()),
             absent: Vec::new(),
             fragments: Vec::new(),
@@ -159,7 +254,7 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     }
     let series = fields.texts("series");
     for text in &series {
-        if text.value.parse::<crate::version::Version>().is_ok_and(|version| version.series() == text.value) {
+        if text.value.parse::<Version>().is_ok_and(|version| version.series() == text.value) {
             continue;
         }
         fields.mistake(text, format!("`{}` is not a series such as `5.10`", text.value), None);
@@ -184,8 +279,11 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         }
         Some(text.value)
     };
-    let images = fields.table("image", |table| (image(table, "kernel"), image(table, "modules")));
-    let (kernel_image, modules_image) = images.unwrap_or_default();
+    let images = fields.table("image", |table| {
+        let named = |output: Output| Some((output, image(table, output.name())?));
+        Output::ALL.into_iter().filter_map(named).collect::<BTreeMap<_, _>>()
+    });
+    let outputs = fields.has("outputs").then(|| outputs(fields));
     let toolchain = fields.text("toolchain");
     if let Some(toolchain) = toolchain.as_ref().filter(|text| text.value == "host") {
         let help =
@@ -211,11 +309,27 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         released_on: released_on(fields),
         fragments,
         arch_fragments,
-        kernel_image,
-        modules_image,
+        images: images.unwrap_or_default(),
+        outputs,
         toolchain: toolchain.map(|text| text.value),
         absent: absent.into_iter().flatten().collect(),
     })
+}
+
+/// The images a recipe names, sorted, each once.
+fn outputs(fields: &Fields<'_>) -> Vec<Output> {
+    let texts = fields.texts("outputs");
+    if texts.is_empty() {
+        fields.mistake_here("`outputs` is empty: nothing would be built", None);
+    }
+    let output = |text: &Text| {
+        let told = |error: UnknownOutput| {
+            let near = nearest(&text.value, Output::ALL.map(Output::name));
+            fields.mistake(text, error.to_string(), near.map(|near| format!("did you mean `{near}`?")));
+        };
+        text.value.parse().map_err(told).ok()
+    };
+    texts.iter().filter_map(output).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The versions a recipe is released with; those of a series that it names itself and is not for are told.

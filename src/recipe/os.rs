@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::{self, Archive, plain};
-use super::kernel::is_image_name;
+use super::kernel::{ModulesOf, is_image_name};
 use super::{by_arch, expect_kind, parent, released_on};
 use crate::arch::Arch;
 use crate::document::{Fields, Text};
@@ -34,6 +34,12 @@ pub struct OsRecipe {
     pub version: String,
     /// The name of the image.
     pub image: String,
+    /// The name of the image with a kernel's modules in it.
+    pub combined: String,
+    /// The kernel whose modules are always in it, for CAPMVM up to 0.7.0.
+    pub modules_of: Option<ModulesOf>,
+    /// The recipe that says what the base is made of: itself, or the one it extends and adds no package to.
+    pub base: String,
     /// The Kubernetes versions it is released with, in the recipe's order; none for a system without.
     pub kubernetes: Vec<String>,
     /// The architectures it is released for.
@@ -84,6 +90,9 @@ impl OsRecipe {
             description: String::new(),
             version: String::new(),
             image: String::new(),
+            combined: String::new(),
+            modules_of: None,
+            base: String::new(),
             kubernetes: Vec::new(),
             released_on: Arch::ALL.into(),
             files: BTreeMap::new(),
@@ -105,6 +114,14 @@ impl OsRecipe {
     }
 
     fn take(&mut self, written: Written) {
+        let changes = [!written.packages.is_empty(), !written.without.is_empty()];
+        let is_base = changes.contains(&true)
+            || written.archive.is_some()
+            || !written.archives.is_empty()
+            || written.arch_packages.values().any(|packages| !packages.is_empty());
+        if is_base {
+            self.base.clone_from(&written.name);
+        }
         let without: BTreeSet<_> = written.without.into_iter().collect();
         let lists = self.arch_packages.values_mut().chain([&mut self.packages]);
         lists.for_each(|packages| packages.retain(|package| !without.contains(package)));
@@ -117,6 +134,8 @@ impl OsRecipe {
         }
         self.archives.extend(written.archives);
         self.image = written.image.unwrap_or_else(|| written.name.clone());
+        self.combined = written.combined.unwrap_or_else(|| format!("{}-with-modules", self.image));
+        written.modules_of.into_iter().for_each(|kernel| self.modules_of = Some(kernel));
         (self.name, self.description) = (written.name, written.description);
         written.version.into_iter().for_each(|version| self.version = version);
         written.kubernetes.into_iter().for_each(|versions| self.kubernetes = versions);
@@ -151,6 +170,8 @@ pub struct Written {
     description: String,
     version: Option<String>,
     image: Option<String>,
+    combined: Option<String>,
+    modules_of: Option<ModulesOf>,
     archive: Option<Archive>,
     archives: BTreeMap<Arch, String>,
     packages: Vec<String>,
@@ -182,8 +203,9 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
     let name = fields.required("name");
     let extends = parent(fields, known.recipes, "OS recipe");
     let version = if extends.is_some() { fields.text("version") } else { fields.required("version") };
-    let image = fields.table("image", |table| table.text("name")).flatten();
-    for text in name.iter().chain(&image) {
+    let images = fields.table("image", |table| (table.text("name"), table.text("combined")));
+    let (image, combined) = images.unwrap_or_default();
+    for text in name.iter().chain(&image).chain(&combined) {
         if !is_image_name(&text.value) {
             let message = format!("`{}` is no name of an image", text.value);
             let help = "lower-case letters, digits and single `-`, `_`, `.` or `/` between them";
@@ -237,6 +259,13 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         }
     }
     let modules = plain_modules(fields);
+    let modules_of = fields.text("modules-of").and_then(|text| {
+        let told = |error: <ModulesOf as std::str::FromStr>::Err| {
+            let help = "a kernel: `5.10.77`, or with its flavour `firecracker/5.10.77`";
+            fields.mistake(&text, error.to_string(), Some(help.into()));
+        };
+        text.value.parse().map_err(told).ok()
+    });
     Some(Written {
         name: name?.value,
         default: fields.boolean("default"),
@@ -244,6 +273,8 @@ pub(super) fn read(fields: &Fields<'_>, known: &Known<'_>) -> Option<Written> {
         description: fields.text("description").map(|text| text.value).unwrap_or_default(),
         version: version.map(|text| text.value),
         image: image.map(|text| text.value),
+        combined: combined.map(|text| text.value),
+        modules_of,
         archive: archive?,
         archives,
         packages,

@@ -75,8 +75,15 @@ impl Layout {
         names(&self.0.join("blobs/sha256"))
     }
 
-    /// An image for one platform (`amd64`), read whole.
+    /// An image for one platform (`amd64`), read whole; all of ours but root volumes have one layer.
     pub(crate) fn image(&self, name: &str, architecture: &str) -> Image {
+        let image = self.layered(name, architecture);
+        assert_eq!(image.layers().len(), 1, "{}", image.manifest);
+        image
+    }
+
+    /// An image for one platform, the entries of its layers one after the other.
+    pub(crate) fn layered(&self, name: &str, architecture: &str) -> Image {
         let index = self.image_index(name);
         let members = index["manifests"].as_array().expect("an index lists manifests");
         let fits = |member: &&Value| member["platform"]["architecture"] == architecture;
@@ -88,19 +95,23 @@ impl Layout {
         };
         let manifest = json(&sized(member));
         let config = json(&sized(&manifest["config"]));
-        let layers = manifest["layers"].as_array().expect("a manifest lists layers");
-        assert_eq!(layers.len(), 1, "{manifest}");
-        let blob = sized(&layers[0]);
-        let mut stream = Vec::new();
-        if layers[0]["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd" {
-            zstd::stream::copy_decode(&blob[..], &mut stream).expect("a layer is zstd");
-        } else {
-            assert_eq!(layers[0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
-            flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut stream).expect("a layer is gzip");
+        let (mut found, mut diff_ids) = (Vec::new(), Vec::new());
+        for layer in manifest["layers"].as_array().expect("a manifest lists layers") {
+            let blob = sized(layer);
+            let mut stream = Vec::new();
+            if layer["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd" {
+                zstd::stream::copy_decode(&blob[..], &mut stream).expect("a layer is zstd");
+            } else {
+                assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+                flate2::read::MultiGzDecoder::new(&blob[..])
+                    .read_to_end(&mut stream)
+                    .expect("a layer is gzip");
+            }
+            diff_ids.push(format!("sha256:{}", sha256(&stream)));
+            found.extend(entries(&stream));
         }
-        let diff_ids = serde_json::json!([format!("sha256:{}", sha256(&stream))]);
-        assert_eq!(config["rootfs"]["diff_ids"], diff_ids);
-        Image { manifest, config, entries: entries(&stream) }
+        assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!(diff_ids));
+        Image { manifest, config, entries: found }
     }
 }
 
@@ -109,6 +120,12 @@ impl Image {
     pub(crate) fn entry(&self, path: &str) -> &Entry {
         let found = self.entries.iter().find(|(name, _)| name == path);
         &found.unwrap_or_else(|| panic!("no {path} among {:?}", self.paths())).1
+    }
+
+    /// The digests of its layers, lowest first.
+    pub(crate) fn layers(&self) -> Vec<&str> {
+        let layers = self.manifest["layers"].as_array().expect("a manifest lists layers");
+        layers.iter().map(|layer| layer["digest"].as_str().expect("a digest")).collect()
     }
 
     /// All paths, in the layer's order.

@@ -156,6 +156,9 @@ impl Source {
             ("init/head-arm64.S", include_str!("tree/head-arm64.S")),
             ("init/vmlinux.lds", include_str!("tree/vmlinux.lds")),
             ("drivers/toy.c", include_str!("tree/toy.c")),
+            ("include/linux/toy.h", "int toy(void);\n"),
+            ("arch/x86/include/asm/toy.h", "#define X86 1\n"),
+            ("arch/arm64/include/asm/toy.h", "#define ARM64 1\n"),
         ]
         .map(|(path, text)| (path.to_owned(), text.into()))
         .into();

@@ -16,6 +16,7 @@ use crate::oci::compression::Compression;
 use crate::oci::layer::{self, Content, Entry, Packing};
 use crate::plan::Error;
 use crate::plan::pack::file_name;
+use crate::plan::workshop::Compiled;
 use crate::rootfs::clean::{Contents, RECORDS};
 use crate::rootfs::overlay::Overlay;
 use crate::rootfs::scan::Scan;
@@ -230,6 +231,47 @@ impl Step for ConfigurationLayer<'_> {
         }
         let progress = watch.reporter.begin("pack", &self.name(), None, Unit::Bytes);
         let packed = write(self.entries.clone(), self.epoch, out, self.packing, watch)?;
+        progress.finish(&human(packed.size));
+        Ok(())
+    }
+}
+
+/// What messages call the layer with a kernel's modules.
+pub(super) const MODULES: &str = "the modules layer";
+
+/// Packs a kernel's modules where a base has them.
+pub(super) struct ModulesLayer<'a> {
+    /// The kernel.
+    pub(super) kernel: &'a Compiled,
+    pub(super) arch: Arch,
+    /// Its modules over the layers below.
+    pub(super) entries: Vec<Entry>,
+    pub(super) packing: Packing,
+}
+
+impl Step for ModulesLayer<'_> {
+    type Error = Error;
+
+    fn kind(&self) -> &'static str {
+        "layer"
+    }
+
+    fn record(&self) -> Value {
+        let mut record = layer_record("root modules", self.packing, self.kernel.facts.epoch);
+        record["kernel"] = self.kernel.artifact.content.to_string().into();
+        let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
+        record["paths"] = self.entries.iter().map(path).collect();
+        record
+    }
+
+    fn name(&self) -> String {
+        format!("modules of Linux {} {} in a root", self.kernel.facts.release, self.arch)
+    }
+
+    fn run(&self, out: &Path, watch: &Watch) -> Result<(), Error> {
+        let what = format!("modules {} {}", self.kernel.facts.release, self.arch);
+        let progress = watch.reporter.begin("pack", &what, None, Unit::Bytes);
+        let packed = write(self.entries.clone(), self.kernel.facts.epoch, out, self.packing, watch)?;
         progress.finish(&human(packed.size));
         Ok(())
     }

@@ -13,8 +13,10 @@ use serde_json::json;
 use super::Error;
 use super::account::{self, Asked};
 use super::images::{self, Built, Joined, Member};
-use super::pack::PackedLayer;
+use super::kernel;
+use super::pack::{PackedLayer, module_tree};
 use super::toolchain::Inputs;
+use super::workshop::Compiled;
 use crate::arch::Arch;
 use crate::attest::statement::{Definition, Run};
 use crate::digests::{Digests, Entry as Recorded};
@@ -26,6 +28,7 @@ use crate::oci::compression::Compression;
 use crate::oci::image::{Labels, image};
 use crate::oci::layer::Packing;
 use crate::oci::layout::Layout;
+use crate::recipe::kernel::{ModulesOf, Output};
 use crate::recipe::{Catalogue, Copied, Copier, OsRecipe, catalogue, copied};
 use crate::rootfs::base::{Base, Made, MakeBase, pin_name};
 use crate::rootfs::clean::Contents;
@@ -34,7 +37,7 @@ use crate::rootfs::{configuration, kubernetes};
 use crate::step::{Key, Step, Watch};
 use crate::store::Store;
 use check::NodeCheck;
-use layers::{BaseLayer, ConfigurationLayer, KubernetesLayer, paths};
+use layers::{BaseLayer, ConfigurationLayer, KubernetesLayer, MODULES, ModulesLayer, paths};
 
 /// Which recipe makes the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +96,8 @@ pub struct Plan {
     pub mirrors: Mirrors,
     /// How layers are packed.
     pub packing: Packing,
+    /// The kernel whose modules are in it, if any are.
+    pub kernel: Option<kernel::Plan>,
     /// What the recipe is called in a statement, and the files that it was read from.
     recorded: (String, Copied),
 }
@@ -135,7 +140,41 @@ impl Plan {
         if nodes.is_empty() {
             nodes.push(None);
         }
-        Ok(Self { recipe, nodes, arches, lock, mirrors, packing, recorded })
+        let mut plan = Self { recipe, nodes, arches, lock, mirrors, packing, kernel: None, recorded };
+        if let Some(of) = plan.recipe.modules_of.clone() {
+            plan.take_modules(&of, None, catalogue, &Watch::silent())?;
+        }
+        Ok(plan)
+    }
+
+    /// Has a kernel's modules in it, compiled with this toolchain or the default of its series.
+    pub fn take_modules(
+        &mut self,
+        of: &ModulesOf,
+        toolchain: Option<&str>,
+        catalogue: &Catalogue,
+        watch: &Watch,
+    ) -> Result<(), Error> {
+        let Self { recipe, arches, lock, mirrors, packing, .. } = self;
+        if recipe.modules_of.is_none() && recipe.combined == recipe.image {
+            let outputs = ["plain image".to_owned(), "image with modules".to_owned()];
+            return Err(Error::SameName { recipe: recipe.name.clone(), name: recipe.image.clone(), outputs });
+        }
+        let request = kernel::Request {
+            versions: vec![of.version.clone()],
+            arches: arches.iter().map(|arch| arch.name().to_owned()).collect(),
+            flavour: of.flavour.clone().map_or(kernel::Flavour::Default, kernel::Flavour::Named),
+            toolchain: toolchain.map(str::to_owned),
+            outputs: vec![Output::Modules],
+        };
+        let (lock, mirrors) = (lock.clone(), mirrors.clone());
+        let mut plan = kernel::Plan::new(&request, catalogue, lock, mirrors, packing.threads, watch)?;
+        plan.compression = packing.compression;
+        for (name, bytes) in plan.recorded.1.files() {
+            self.recorded.1.add(name, &String::from_utf8_lossy(&bytes));
+        }
+        self.kernel = Some(plan);
+        Ok(())
     }
 
     /// The base system for an architecture.
@@ -149,7 +188,7 @@ impl Plan {
             name: self.recipe.name.clone(),
             packages: self.recipe.packages(arch).into_iter().map(str::to_owned).collect(),
             arch,
-            pin: self.lock.tree(&pin_name(&self.recipe.name), arch).cloned(),
+            pin: self.lock.tree(&pin_name(&self.recipe.base), arch).cloned(),
             named: self.mirrors.named(&archive.place).map(str::to_owned),
             archive,
             url,
@@ -162,16 +201,22 @@ impl Plan {
         let place = self.inputs(store).base(&base.archive, watch)?;
         let work = store.work()?;
         let (_, packages) = base.make(&work.path().join("root.tar"), &place, watch)?;
-        Ok(TreePin { name: pin_name(&self.recipe.name), arch, packages })
+        Ok(TreePin { name: pin_name(&self.recipe.base), arch, packages })
     }
 
     fn inputs<'a>(&'a self, store: &'a Store) -> Inputs<'a> {
         Inputs { lock: &self.lock, mirrors: &self.mirrors, store }
     }
 
+    /// The name of the images without their tag.
+    pub(in crate::plan) fn repository(&self) -> &str {
+        if self.kernel.is_some() { &self.recipe.combined } else { &self.recipe.image }
+    }
+
     /// The name of an image: the Kubernetes version is its tag, or the distribution's.
     fn image_name(&self, node: Option<&NodeSet>) -> String {
-        format!("{}:{}", self.recipe.image, node.map_or(&self.recipe.version, |set| &set.version))
+        let (recipe, image) = (&self.recipe, self.repository());
+        format!("{image}:{}", node.map_or(&recipe.version, |set| &set.version))
     }
 
     /// Builds everything and puts the images into the layout at `output`, unless `locked` and they are not what is
@@ -186,6 +231,7 @@ impl Plan {
     ) -> Result<Vec<Built>, Error> {
         // What can be refused is refused before minutes of work.
         Layout::check_output(output)?;
+        let kernels = self.kernel.as_ref().map(|kernel| kernel.compiled(store, watch)).transpose()?;
         let run = Run::begin();
         let mut joined: BTreeMap<usize, Joined> = BTreeMap::new();
         for arch in &self.arches {
@@ -203,13 +249,16 @@ impl Plan {
                     &made.contents,
                     &bottom,
                     node.as_ref(),
+                    kernels.as_ref().and_then(|kernels| kernels.get(arch)),
                     store,
                     watch,
                 )?;
+                let name = self.image_name(node.as_ref());
                 let image = joined.entry(number).or_insert_with(|| Joined {
-                    name: self.image_name(node.as_ref()),
                     labels: self.labels(node.as_ref()),
                     members: Vec::new(),
+                    alias: kernels.is_some().then(|| images::arm_name(&name)),
+                    name,
                 });
                 image.members.push(member);
             }
@@ -233,6 +282,7 @@ impl Plan {
         contents: &Contents,
         bottom: &PackedLayer,
         node: Option<&NodeSet>,
+        kernel: Option<&Compiled>,
         store: &Store,
         watch: &Watch,
     ) -> Result<Member, Error> {
@@ -253,6 +303,13 @@ impl Plan {
             let step =
                 ConfigurationLayer { name: &self.recipe.name, arch, entries, epoch, packing: self.packing };
             record["configuration"] = step.record();
+            layers.push(PackedLayer::of(&store.get_or_make(&step, watch)?)?);
+        }
+        if let Some(kernel) = kernel {
+            let (entries, _) = module_tree(&kernel.artifact.path, &kernel.facts)?;
+            let entries = overlay.add(MODULES, entries.into_iter().map(Into::into).collect())?;
+            let step = ModulesLayer { kernel, arch, entries, packing: self.packing };
+            record["modules"] = step.record();
             layers.push(PackedLayer::of(&store.get_or_make(&step, watch)?)?);
         }
         let mut labels = self.labels(node);
@@ -278,16 +335,26 @@ impl Plan {
         let (arch, compression) = (base.arch, self.packing.compression);
         let mut command = format!("imgbuild os --recipe {recipe} --arch {arch}");
         node.iter().for_each(|set| command += &format!(" --k8s {}", set.version));
+        let cells = || self.kernel.iter().flat_map(kernel::Plan::cells).filter(|cell| cell.arch == arch);
+        let toolchain = cells().map(|cell| cell.toolchain.name().to_owned()).next();
+        let flavour = self.kernel.as_ref().map(|kernel| &kernel.recipe.name);
+        let modules_of =
+            flavour.zip(cells().next()).map(|(flavour, cell)| format!("{flavour}/{}", cell.pin.version));
+        if let (Some(of), Some(toolchain)) = (&modules_of, &toolchain) {
+            command += &format!(" --modules-of {of} --toolchain {toolchain}");
+        }
         if compression != Compression::Gzip {
             command += &format!(" --compression {compression}");
         }
         let asked = Asked {
+            outputs: Vec::new(),
+            modules_of,
             command,
             image: self.image_name(node),
             architecture: arch.oci().to_owned(),
             recipe: recipe.clone(),
             version: node.map(|set| set.version.clone()),
-            toolchain: None,
+            toolchain,
             compression: compression.to_string(),
             catalogue,
         };
@@ -298,6 +365,9 @@ impl Plan {
                 let Release { name, version, file, .. } = release;
                 inputs.push(account::file(file, name, version, "program", &self.lock));
             }
+        }
+        for (kernel, cell) in self.kernel.iter().flat_map(|kernel| cells().map(move |cell| (kernel, cell))) {
+            inputs.extend(kernel.materials(cell));
         }
         let archive = &base.archive;
         let more = json!({
@@ -316,15 +386,20 @@ impl Plan {
     pub(in crate::plan) fn labels(&self, node: Option<&NodeSet>) -> Labels {
         let recipe = &self.recipe;
         let mut labels = Labels::new();
-        let mut label = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
-        label(ANNOTATION_TITLE, &recipe.image);
+        let mut label = |name: &str, value: &str| drop(labels.insert(name.to_owned(), value.to_owned()));
+        label(ANNOTATION_TITLE, self.repository());
         label(ANNOTATION_DESCRIPTION, &recipe.description);
         label(ANNOTATION_VERSION, node.map_or(&recipe.version, |set| &set.version));
         label("io.imgbuild.role", "os");
         label("io.imgbuild.os.recipe", &recipe.name);
         label("io.imgbuild.os.version", &recipe.version);
-        node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.version", &set.version)));
-        node.into_iter().for_each(|set| drop(label("io.imgbuild.kubernetes.pause", &set.pause)));
+        if let Some(kernel) = &self.kernel {
+            label("io.imgbuild.flavour", &kernel.recipe.name);
+            let releases = kernel.sources.iter().map(|(pin, _)| pin.version.release());
+            releases.for_each(|release| label("io.imgbuild.kernel.release", &release));
+        }
+        node.into_iter().for_each(|set| label("io.imgbuild.kubernetes.version", &set.version));
+        node.into_iter().for_each(|set| label("io.imgbuild.kubernetes.pause", &set.pause));
         labels
     }
 

@@ -5,17 +5,22 @@ use super::{Plan, releases};
 use crate::fetch;
 use crate::lock::node::NodeSet;
 use crate::plan::Error;
+use crate::plan::images::arm_name;
 use crate::plan::outline::{Line, line};
 use crate::rootfs::base::{Base, Made, MakeBase};
 use crate::rootfs::overlay::Overlay;
 use crate::rootfs::{configuration, kubernetes};
-use crate::step::{Key, Step};
+use crate::step::{Key, Step, Watch};
 use crate::store::Store;
 
 impl Plan {
     /// What would be done, and what is done already; with `explain`, each step with its record.
     pub fn outline(&self, explain: bool, store: &Store) -> Result<Vec<Line>, Error> {
         let mut lines = Vec::new();
+        if let Some(kernel) = &self.kernel {
+            let steps = kernel.outline(explain, store, &Watch::silent())?;
+            lines.extend(steps.into_iter().filter(|line| ["fetch", "compile"].contains(&line.step)));
+        }
         for arch in &self.arches {
             let base = self.base(*arch);
             let nowhere = || unreachable!("an outline runs no step");
@@ -55,10 +60,21 @@ impl Plan {
                 self.outline_node(node.as_ref(), &base, made.as_ref(), explain, store, &mut lines)?;
             }
         }
+        for (pin, cells) in self.kernel.iter().flat_map(|kernel| &kernel.sources) {
+            lines.extend(cells.iter().map(|cell| {
+                let what = format!("modules {} {} in the root", pin.version, cell.arch);
+                Line::plain("pack", what, None, "the kernel's modules, over the base".into(), false)
+            }));
+        }
         for node in &self.nodes {
             let platforms: Vec<_> = self.arches.iter().map(|arch| arch.oci()).collect();
             let input = format!("the layers for {}", platforms.join(" and "));
-            lines.push(Line::plain("assemble", self.image_name(node.as_ref()), None, input, false));
+            let name = self.image_name(node.as_ref());
+            let has_alias = self.kernel.is_some() && platforms.contains(&"arm64");
+            let alias = has_alias
+                .then(|| Line::plain("name", arm_name(&name), None, format!("arm64 of {name}"), false));
+            lines.push(Line::plain("assemble", name, None, input, false));
+            lines.extend(alias);
         }
         Ok(lines)
     }

@@ -6,9 +6,11 @@ use sha2::{Digest, Sha256};
 use super::{Cell, Desk, Kind};
 use crate::arch::Arch;
 use crate::lock::ASSEMBLY;
+use crate::plan::images::arm_name;
 use crate::plan::toolchain::Toolchain;
 use crate::plan::{Error, kernel, os};
 use crate::recipe::OsRecipe;
+use crate::recipe::kernel::Output;
 use crate::rootfs::kubernetes;
 use crate::step::{Key, Step, hex};
 
@@ -39,7 +41,13 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
                 }
             }
             let version = pin.version.to_string();
-            let image = |(_, name): (_, String)| repository(&name).to_owned();
+            let mut images: Vec<_> = Vec::new();
+            for (output, image) in plan.image_names(pin) {
+                let image = repository(&image).to_owned();
+                let alias =
+                    (output == Output::Combined && cell.arch == Arch::Arm64).then(|| arm_name(&image));
+                images.extend([image].into_iter().chain(alias));
+            }
             cells.push(Cell {
                 name: name(Kind::Kernel, &plan.recipe.name, &version, cell.arch),
                 kind: Kind::Kernel,
@@ -48,7 +56,7 @@ pub(super) fn kernels(plan: &kernel::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>,
                 arch: cell.arch,
                 is_pinned: cell.toolchain.is_identified(),
                 keys,
-                images: plan.image_names(pin).into_iter().map(image).collect(),
+                images,
                 record,
             });
         }
@@ -64,12 +72,12 @@ fn toolchains(chosen: &Toolchain, target: Arch, desk: &Desk<'_>) -> Vec<Toolchai
 }
 
 /// The cells of a plan of root volumes.
-pub(super) fn systems(plan: &os::Plan) -> Result<Vec<Cell>, Error> {
+pub(super) fn systems(plan: &os::Plan, desk: &Desk<'_>) -> Result<Vec<Cell>, Error> {
     let mut cells = Vec::new();
     for set in plan.nodes.iter().flatten() {
         for arch in &plan.arches {
             let base = plan.base(*arch);
-            let record = json!({
+            let mut record = json!({
                 "cell": "os 1",
                 "assembly": ASSEMBLY,
                 // What lays the programs out and checks the whole has no number of its own.
@@ -80,6 +88,15 @@ pub(super) fn systems(plan: &os::Plan) -> Result<Vec<Cell>, Error> {
                 "configuration": configuration(&plan.recipe),
                 "labels": plan.labels(Some(set)),
             });
+            let image = plan.repository();
+            let mut images = vec![image.to_owned()];
+            for cell in plan.kernel.iter().flat_map(kernel::Plan::cells).filter(|cell| cell.arch == *arch) {
+                let kernels = plan.kernel.iter();
+                let compiled =
+                    kernels.map(|kernel| compiled(kernel, cell, desk)).collect::<Result<Vec<_>, _>>()?;
+                record["modules"] = json!(compiled);
+                images.extend((*arch == Arch::Arm64).then(|| arm_name(image)));
+            }
             cells.push(Cell {
                 name: name(Kind::Os, &plan.recipe.name, &set.version, *arch),
                 kind: Kind::Os,
@@ -88,12 +105,22 @@ pub(super) fn systems(plan: &os::Plan) -> Result<Vec<Cell>, Error> {
                 arch: *arch,
                 is_pinned: base.pin.is_some(),
                 keys: vec![Key::of(&record)],
-                images: vec![plan.recipe.image.clone()],
+                images,
                 record,
             });
         }
     }
     Ok(cells)
+}
+
+/// The keys of a kernel by each of the toolchains that may compile it.
+fn compiled(plan: &kernel::Plan, cell: &kernel::Cell, desk: &Desk<'_>) -> Result<Vec<String>, Error> {
+    let key = |toolchain: Toolchain| {
+        let identity = toolchain.identity(cell.arch, &desk.watch.cancel)?;
+        let nowhere = || unreachable!("only the key is asked for");
+        Ok(plan.compile(cell, &identity, &nowhere).key().to_string())
+    };
+    toolchains(&cell.toolchain, cell.arch, desk).into_iter().map(key).collect()
 }
 
 /// What a recipe says beside its packages.

@@ -136,6 +136,7 @@ impl Desk<'_> {
             arches: arches.to_vec(),
             flavour: kernel::Flavour::Named(recipe.to_owned()),
             toolchain: self.toolchain.clone(),
+            outputs: Vec::new(),
         };
         let (lock, mirrors) = (self.lock.clone(), self.mirrors.clone());
         kernel::Plan::new(&request, self.catalogue, lock, mirrors, self.jobs, self.watch)
@@ -174,7 +175,7 @@ impl Matrix {
             let recipe = desk.catalogue.system(&name)?;
             if !recipe.kubernetes.is_empty() {
                 let plan = desk.systems(&name, &recipe.kubernetes, &names(&recipe.released_on))?;
-                cells.extend(keys::systems(&plan)?);
+                cells.extend(keys::systems(&plan, desk)?);
             }
         }
         let matrix = Self { cells };
