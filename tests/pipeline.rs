@@ -36,12 +36,24 @@ fn place() -> Place {
             line.to_owned()
         }
     });
-    let is_recipe = |name: &&String| Path::new(name).extension().is_some_and(|extension| extension == "toml");
-    for name in support::names(&place.path("recipes/os")).iter().filter(is_recipe) {
-        let versions = if name == "ubuntu-20.04.toml" { "[\"1.22.8\"]" } else { "[]" };
+    edit("recipes/os/ubuntu-20.04.toml", &|line| {
+        if line.starts_with("kubernetes =") {
+            format!("kubernetes = [\"1.22.8\"]\nreleased-on = [\"{}\"]", host())
+        } else {
+            line.to_owned()
+        }
+    });
+    let is_other = |name: &&String| {
+        Path::new(name).extension().is_some_and(|extension| extension == "toml")
+            && *name != "ubuntu-20.04.toml"
+    };
+    for name in support::names(&place.path("recipes/os")).iter().filter(is_other) {
+        // Those that extend the one above would have its versions.
         edit(&format!("recipes/os/{name}"), &|line| {
-            if line.starts_with("kubernetes =") {
-                format!("kubernetes = {versions}\nreleased-on = [\"{}\"]", host())
+            if line.starts_with("kind =") {
+                format!("{line}\nkubernetes = []")
+            } else if line.starts_with("kubernetes =") {
+                String::new()
             } else {
                 line.to_owned()
             }
