@@ -9,6 +9,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde_json::Value;
 use support::docker::{Docker, Door};
+use support::signing;
 use support::{Imgbuild, Place, host, node, real, tool, ubuntu};
 
 /// A copy of the catalogue that releases the tiny kernel for both architectures, and one root volume for this host's.
@@ -35,11 +36,24 @@ fn place() -> Place {
             line.to_owned()
         }
     });
-    for name in support::names(&place.path("recipes/os")).iter().filter(|name| name.ends_with(".toml")) {
-        let versions = if name == "ubuntu-20.04.toml" { "[\"1.22.8\"]" } else { "[]" };
+    edit("recipes/os/ubuntu-20.04.toml", &|line| {
+        if line.starts_with("kubernetes =") {
+            format!("kubernetes = [\"1.22.8\"]\nreleased-on = [\"{}\"]", host())
+        } else {
+            line.to_owned()
+        }
+    });
+    let is_other = |name: &&String| {
+        Path::new(name).extension().is_some_and(|extension| extension == "toml")
+            && *name != "ubuntu-20.04.toml"
+    };
+    for name in support::names(&place.path("recipes/os")).iter().filter(is_other) {
+        // Those that extend the one above would have its versions.
         edit(&format!("recipes/os/{name}"), &|line| {
-            if line.starts_with("kubernetes =") {
-                format!("kubernetes = {versions}\nreleased-on = [\"{}\"]", host())
+            if line.starts_with("kind =") {
+                format!("{line}\nkubernetes = []")
+            } else if line.starts_with("kubernetes =") {
+                String::new()
             } else {
                 line.to_owned()
             }
@@ -106,6 +120,12 @@ fn the_whole_pipeline_and_then_again_for_nothing() {
             let words = format!("{document} {}/org/{name} --arch {}", docker.host, host());
             assert!(place.imgbuild(&words).run().succeeds().json().is_object());
         }
+    }
+    signing::keys(&place);
+    for name in [real::KERNEL, real::MODULES, "capmvm-k8s-os:1.22.8"] {
+        let reference = format!("{}/org/{name}", docker.host);
+        place.imgbuild(&format!("sign {reference} --key a.key --provenance")).run().succeeds();
+        place.imgbuild(&format!("verify {reference} --key a.pub")).run().succeeds().prints("sbom");
     }
     let before = stored(&place);
     assert_eq!(matrix(), [""; 0]);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::registry::{Door, Fault, Registry};
+use support::signing;
 use support::source::{Fault as SourceFault, RECIPE, Source};
 use support::{Imgbuild, Outcome, Place};
 
@@ -121,6 +122,33 @@ fn cells_are_built_joined_and_then_found() {
     release(&place, &registry, "").succeeds().prints("published before").prints("nothing to do");
     join(&place, &registry, "").succeeds().prints("nothing to do: every tag is where it belongs");
     assert_eq!(writes(&registry), before);
+}
+
+#[test]
+fn what_is_released_can_be_signed_verified_and_built_again() {
+    let place = place("[\"5.10.1\"]");
+    signing::keys(&place);
+    // With referrers and without, where a tag stands in for them.
+    for registry in [Registry::with_referrers(Door::Open), Registry::new(Door::Open)] {
+        release(&place, &registry, "--attest").succeeds();
+        join(&place, &registry, "--attest").succeeds();
+        for name in ["kernel-bin", "kernel-modules"] {
+            let reference = format!("{}/org/{name}:5.10.1", registry.host());
+            place.imgbuild(&format!("sign {reference} --key a.key --provenance")).run().succeeds();
+            let verified = place.imgbuild(&format!("verify {reference} --key a.pub")).run().succeeds();
+            let _ = verified.prints("sbom").prints("provenance");
+            place.imgbuild(&format!("verify {reference} --key b.pub")).run().exits(5);
+            // What the index lists are platforms, whatever is attached to it.
+            assert_eq!(architectures(&registry, name, "5.10.1"), ["amd64", "arm64"]);
+        }
+        let reference = format!("{}/org/kernel-bin:5.10.1", registry.host());
+        let rebuilt = place.imgbuild(&format!("verify {reference} --key a.pub --rebuild")).run().succeeds();
+        let _ = rebuilt.prints("built again to the same digest");
+        let before = writes(&registry);
+        release(&place, &registry, "--attest").succeeds().prints("nothing to do");
+        join(&place, &registry, "--attest").succeeds().prints("nothing to do");
+        assert_eq!(writes(&registry), before);
+    }
 }
 
 #[test]

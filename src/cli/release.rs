@@ -187,6 +187,7 @@ Examples:
   imgbuild release --registry registry.example/kernels --only kernel/firecracker/5.10.77
   imgbuild release --registry registry.example/kernels --join
   imgbuild release --registry registry.example/kernels --dry-run --format json")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Release {
     #[command(flatten)]
     cells: Cells,

@@ -39,6 +39,7 @@ pub const MATCHED: [&str; 4] = ["containerd", "runc", "cni-plugins", "crictl"];
 
 impl NodeSet {
     /// A set for another version with the programs of `like`; its crictl is the first of its own series.
+    #[must_use]
     pub fn like(&self, version: &str) -> Self {
         let series = |version: &str| version.rsplit_once('.').map(|(series, _)| series.to_owned());
         let mut set = Self { version: version.to_owned(), ..self.clone() };

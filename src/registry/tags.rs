@@ -9,6 +9,7 @@ use super::append::{self, SETTLES, TRIES, annotations, current};
 use super::client::{Client, Document};
 use super::push::Source;
 use super::reference::Reference;
+use super::tree::Content;
 use crate::step::Level;
 
 /// The digest of what a reference names now; none where nothing is there.
@@ -55,9 +56,15 @@ impl Composed {
     }
 }
 
-/// Joins manifests and indexes of one repository, given by digest; nothing is written.
+/// Joins manifests and indexes of one repository, given by digest; nothing is written. A manifest that is alone stays
+/// what it is: it is for who knows no index.
 pub fn compose(target: &Reference, digests: &[String], client: &Client) -> Result<Composed, Error> {
-    let document = append::compose(target, digests, client)?;
+    let alone = match digests {
+        [only] => Some(client.manifest(&target.repository, only)?),
+        _ => None,
+    };
+    let alone = alone.filter(|document| matches!(document.content(), Ok(Content::Image { .. })));
+    let document = alone.map_or_else(|| append::compose(target, digests, client), Ok)?;
     let source = Source::Registry(client, &target.repository);
     let digest = |value: &serde_json::Value| value["digest"].as_str().unwrap_or_default().to_owned();
     let members = append::members(&document, &source)?;

@@ -25,21 +25,18 @@ impl LockCommand {
     pub(super) fn add(&self, kind: &str, version: &str, path: &Path, desk: &Desk<'_>) -> Result<(), Failure> {
         let mut found = Findings::default();
         let version = parsed(kind, version)?;
-        let list = match kind {
-            "kernel" => {
-                if !self.with.is_empty() {
-                    return Err(usage("`--with` is for `--add k8s`".into()));
-                }
-                let list = self.flavour_list(&version, desk, &mut found)?;
-                self.kernel_org(Some(&version), desk, &mut found)?;
-                list
+        let list = if kind == "kernel" {
+            if !self.with.is_empty() {
+                return Err(usage("`--with` is for `--add k8s`".into()));
             }
-            _ => {
-                let with = self.with.iter().map(|text| with(text)).collect::<Result<Vec<_>, _>>()?;
-                let list = self.system_list(desk)?;
-                add_kubernetes(&version, &with, desk, &mut found)?;
-                list
-            }
+            let list = self.flavour_list(&version, desk, &mut found)?;
+            self.kernel_org(Some(&version), desk, &mut found)?;
+            list
+        } else {
+            let with = self.with.iter().map(|text| with(text)).collect::<Result<Vec<_>, _>>()?;
+            let list = self.system_list(desk)?;
+            add_kubernetes(&version, &with, desk, &mut found)?;
+            list
         };
         let Findings { mut text, entries, .. } = found;
         let (entries, told): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
@@ -72,7 +69,7 @@ impl LockCommand {
         let recipe = flavour.recipe(desk.catalogue)?;
         if recipe.series.contains(&version.series()) {
             let list = |file| List { file, field: "released", after: "series" };
-            return Ok(self.file("kernel", &recipe.name, desk, found).map(list));
+            return Ok(recipe_file("kernel", &recipe.name, desk, found).map(list));
         }
         if self.recipe.is_some() {
             let (flavour, series, version) = (recipe.name, recipe.series, version.clone());
@@ -92,7 +89,7 @@ impl LockCommand {
         if recipe.kubernetes.is_empty() {
             return Err(plan::Error::NoKubernetes { recipe: recipe.name }.into());
         }
-        let Some(file) = self.file("os", &recipe.name, desk, &mut Findings::default()) else {
+        let Some(file) = recipe_file("os", &recipe.name, desk, &mut Findings::default()) else {
             return Ok(None);
         };
         let text = fs_err::read_to_string(&file)?;
@@ -104,15 +101,15 @@ impl LockCommand {
         }
         Ok(Some(List { file, field: "kubernetes", after: "extends" }))
     }
+}
 
-    /// The file of a recipe; none where the recipes are built in.
-    fn file(&self, kind: &str, name: &str, desk: &Desk<'_>, found: &mut Findings) -> Option<PathBuf> {
-        if let Catalogue::Directory(dir) = desk.catalogue {
-            return Some(dir.join("recipes").join(kind).join(format!("{name}.toml")));
-        }
-        found.text += "it is not released: the recipes are built into this program\n";
-        None
+/// The file of a recipe; none where the recipes are built in.
+fn recipe_file(kind: &str, name: &str, desk: &Desk<'_>, found: &mut Findings) -> Option<PathBuf> {
+    if let Catalogue::Directory(dir) = desk.catalogue {
+        return Some(dir.join("recipes").join(kind).join(format!("{name}.toml")));
     }
+    found.text += "it is not released: the recipes are built into this program\n";
+    None
 }
 
 /// Pins a Kubernetes version and what goes with it.
