@@ -29,7 +29,7 @@ pub(super) struct Output {
     #[command(flatten)]
     pub(super) packing: Packing,
     /// The OCI layout the images are put into
-    #[arg(long = "output", short, value_name = "DIR", default_value = "out")]
+    #[arg(long = "output", short = 'o', value_name = "DIR", default_value = "out")]
     pub(super) layout: PathBuf,
     /// Push the images too
     #[arg(long)]
