@@ -46,7 +46,10 @@ fn age(path: &PathBuf, age: Duration) {
 fn the_list_tells_kind_name_size_and_last_use() {
     let place = built();
     let all = entries(&place);
-    assert_eq!(kinds(&all), ["account", "account", "download", "kernel", "layer", "layer", "source"]);
+    assert_eq!(
+        kinds(&all),
+        ["account", "account", "download", "kernel", "layer", "layer", "source", "symbols"]
+    );
     let of = |name: &str| all.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("{all:?}"));
     let arch = support::host();
     let kernel = of(&format!("Linux 5.10.1 {arch} toy"));
@@ -55,7 +58,7 @@ fn the_list_tells_kind_name_size_and_last_use() {
     assert_eq!(of("linux-5.10.1.tar.xz")["kind"], "download");
     assert!(of("linux-5.10.1.tar.xz")["used"].as_str().unwrap().ends_with('Z'));
     let text = place.imgbuild("cache ls").run().succeeds();
-    text.prints(format!("Linux 5.10.1 {arch} toy")).prints("now").prints("7 entries in").prints("in all");
+    text.prints(format!("Linux 5.10.1 {arch} toy")).prints("now").prints("8 entries in").prints("in all");
 }
 
 #[test]
@@ -84,7 +87,10 @@ fn gc_takes_what_is_old() {
     assert_eq!(json["removed"].as_array().unwrap().len(), 1);
     assert_eq!(json["removed"][0]["kind"], "kernel");
     assert!(json["freed"].as_u64().unwrap() > 0);
-    assert_eq!(kinds(&entries(&place)), ["account", "account", "download", "layer", "layer", "source"]);
+    assert_eq!(
+        kinds(&entries(&place)),
+        ["account", "account", "download", "layer", "layer", "source", "symbols"]
+    );
     assert_eq!(place.half_made(), [""; 0]);
     // What is needed again is made again.
     place
@@ -101,8 +107,11 @@ fn gc_takes_the_least_recently_used_until_the_rest_fits() {
     let total: u64 = entries(&place).iter().map(|entry| entry["size"].as_u64().unwrap()).sum();
     let all_but_one = total - 1;
     place.imgbuild(&format!("cache gc --max-size {all_but_one}")).run().succeeds().prints("removed: 1 entry");
-    assert_eq!(kinds(&entries(&place)), ["account", "account", "download", "layer", "layer", "source"]);
-    place.imgbuild("cache gc --max-size 0B").run().succeeds().prints("removed: 6 entries").prints("0 B left");
+    assert_eq!(
+        kinds(&entries(&place)),
+        ["account", "account", "download", "layer", "layer", "source", "symbols"]
+    );
+    place.imgbuild("cache gc --max-size 0B").run().succeeds().prints("removed: 7 entries").prints("0 B left");
     assert_eq!(entries(&place), [Value::Null; 0]);
     place.imgbuild("kernel 5.10.1").run().succeeds();
 }
@@ -123,8 +132,11 @@ fn gc_leaves_what_a_running_imgbuild_uses() {
     let in_use = json["in_use"].as_array().unwrap();
     // x86_64 comes first, so an arm64 host has its own kernel still before it. The source is unpacked: the download
     // is needed no more.
-    let used =
-        if support::host() == "x86_64" { vec!["kernel", "layer", "layer", "source"] } else { vec!["source"] };
+    let used = if support::host() == "x86_64" {
+        vec!["kernel", "layer", "layer", "source", "symbols"]
+    } else {
+        vec!["source"]
+    };
     assert_eq!(kinds(in_use), used);
     assert!(kinds(json["removed"].as_array().unwrap()).contains(&"download"));
     gate.open();
@@ -166,7 +178,7 @@ fn verify(place: &Place, code: i32) -> Outcome {
 #[test]
 fn verify_finds_and_drops_what_is_damaged() {
     let place = built();
-    verify(&place, 0).prints("7 entries read").prints("0 damaged");
+    verify(&place, 0).prints("8 entries read").prints("0 damaged");
     let kernel = only(&place, "kernel");
     fs_err::write(kernel.join("files/boot/vmlinux"), "rust").unwrap();
     let download = entries(&place).into_iter().find(|entry| entry["kind"] == "download").unwrap();
@@ -181,10 +193,10 @@ fn verify_finds_and_drops_what_is_damaged() {
         .prints("not those of its list")
         .says("2 entries were damaged");
     assert!(!kernel.exists() && !download.exists());
-    verify(&place, 0).prints("5 entries read");
+    verify(&place, 0).prints("6 entries read");
     // The source is still unpacked, so nothing is fetched.
     place.imgbuild("kernel 5.10.1").run().succeeds();
-    verify(&place, 0).prints("6 entries read");
+    verify(&place, 0).prints("7 entries read");
 }
 
 #[test]
@@ -195,7 +207,7 @@ fn verify_compares_a_record_with_its_key() {
     fs_err::write(&record, text.replace("5.10.1", "5.10.2")).unwrap();
     verify(&place, 5).prints("its record does not have its key");
     let json = place.imgbuild("cache verify --format json").run().succeeds().json();
-    assert_eq!((json["checked"].as_u64(), json["damaged"].as_array().map(Vec::len)), (Some(6), Some(0)));
+    assert_eq!((json["checked"].as_u64(), json["damaged"].as_array().map(Vec::len)), (Some(7), Some(0)));
 }
 
 #[test]

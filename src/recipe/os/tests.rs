@@ -18,8 +18,15 @@ fn paths_stay_below_the_root() {
 fn the_shipped_systems_are_whole() {
     let all = Catalogue::Builtin;
     let names = all.systems().unwrap();
-    let expected =
-        ["actions-runner", "debian-12", "ubuntu-20.04", "ubuntu-20.04-plain", "ubuntu-22.04", "ubuntu-24.04"];
+    let expected = [
+        "actions-runner",
+        "capmvm-kubernetes",
+        "debian-12",
+        "ubuntu-20.04",
+        "ubuntu-20.04-plain",
+        "ubuntu-22.04",
+        "ubuntu-24.04",
+    ];
     assert_eq!(names, expected);
     assert_eq!(all.default_system().unwrap().name, "ubuntu-20.04");
     for name in &names {
