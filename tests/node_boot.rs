@@ -188,7 +188,10 @@ fn one_image_must_be_meant_and_be_of_the_guests_architecture() {
     boot(&place, "out --root arm")
         .fails(4)
         .says("`arm` has no root volume for x86_64; it has `node:1 (arm64)`");
-    forge::write_packed(&place.path("two"), &[("node:1", "amd64", layers()), ("node:2", "amd64", layers())]);
+    // One image under two names would be the one that is meant.
+    let other = system().into_iter().chain([program("usr/bin/other")]).collect::<Vec<_>>();
+    let images = [("node:1", "amd64", layers()), ("node:2", "amd64", vec![layer(&other)])];
+    forge::write_packed(&place.path("two"), &images);
     boot(&place, "out --root two")
         .fails(2)
         .says("`two` holds `node:1`, `node:2` for x86_64: which one?")
