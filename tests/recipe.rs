@@ -64,7 +64,7 @@ fn an_unknown_flavour_is_told_with_the_known_ones() {
         .run()
         .fails(2)
         .says(
-            "unknown flavour `firecraker`; known are `cloud-hypervisor`, `firecracker`, `flintlock`, `tiny`",
+            "unknown flavour `firecraker`; known are `cloud-hypervisor`, `firecracker`, `flintlock`, `tiny`, `tracing`",
         )
         .says("hint: ")
         .says("--recipe PATH");
@@ -157,6 +157,30 @@ fn a_recipe_anywhere_extends_a_flavour_with_the_fragment_beside_it() {
     let again = Layout::at(place.path("elsewhere/deep/out")).image_index("kernel-bin-mine:5.10.1");
     let names = again["manifests"].as_array().unwrap().len();
     assert_eq!(names, 1);
+}
+
+#[test]
+fn a_recipe_has_the_last_word_over_what_its_parent_asks_for_on_one_architecture() {
+    let place = toys();
+    place.write(
+        "recipes/kernel/toy.toml",
+        RECIPE.to_owned() + "[arch.x86_64]\nfragments = [\"./arch.config\"]\n",
+    );
+    place.write("recipes/kernel/arch.config", "CONFIG_NUMBER=5\n");
+    place.write(
+        "my.toml",
+        "kind = \"kernel\"\nname = \"mine\"\nextends = \"toy\"\nfragments = [\"./my.config\"]\n",
+    );
+    place.write("my.config", "CONFIG_NUMBER=7\n");
+    place
+        .imgbuild("kernel 5.10.1 --arch x86_64 --recipe my.toml -v")
+        .run()
+        .succeeds()
+        .says("my.config:1: CONFIG_NUMBER =7 overrides =5 of")
+        .says("arch.config:1");
+    let image = Layout::at(place.path("out")).image("kernel-bin-mine:5.10.1", "amd64");
+    let config = String::from_utf8_lossy(&image.entry("boot/config-5.10.1").content).into_owned();
+    assert!(config.contains("CONFIG_NUMBER=7\n"), "{config}");
 }
 
 #[test]

@@ -142,14 +142,20 @@ pub struct KernelRecipe {
     pub toolchain: Option<String>,
     /// What it leaves off, with reasons.
     pub absent: Vec<Absent>,
-    fragments: Vec<Fragment>,
-    arch_fragments: BTreeMap<Arch, Vec<Fragment>>,
+    /// In merge order, with the architecture each is for where that is but one.
+    fragments: Vec<(Option<Arch>, Fragment)>,
+    /// The architectures it has a table for.
+    tables: BTreeSet<Arch>,
 }
 
 impl KernelRecipe {
-    /// The fragments for an architecture, in merge order: common ones, then the architecture's.
+    /// The fragments for an architecture, in merge order: from the recipe that extends none to this one, of each the common ones,
+    /// then the architecture's.
     pub fn fragments(&self, arch: Arch) -> impl Iterator<Item = &Fragment> {
-        self.fragments.iter().chain(self.arch_fragments.get(&arch).into_iter().flatten())
+        self.fragments
+            .iter()
+            .filter(move |(only, _)| only.is_none_or(|only| only == arch))
+            .map(|(_, fragment)| fragment)
     }
 
     /// The name of an image.
@@ -169,11 +175,7 @@ impl KernelRecipe {
 
     /// The architectures it is for: those it has a table for, or all where it has none.
     pub fn arches(&self) -> Vec<Arch> {
-        if self.arch_fragments.is_empty() {
-            Arch::ALL.into()
-        } else {
-            self.arch_fragments.keys().copied().collect()
-        }
+        if self.tables.is_empty() { Arch::ALL.into() } else { self.tables.iter().copied().collect() }
     }
 
     /// Puts together a recipe and those it extends, itself first. A child's fragments come after its parent's.
@@ -207,16 +209,19 @@ impl KernelRecipe {
             toolchain: chain.iter().find_map(|(w, _)| w.toolchain.clone()),
             absent: Vec::new(),
             fragments: Vec::new(),
-            arch_fragments: BTreeMap::new(),
+            tables: BTreeSet::new(),
         };
         for (written, dir) in chain.iter().rev() {
-            let load = |fragments: &[String]| -> std::io::Result<Vec<Fragment>> {
-                fragments.iter().map(|f| load(f, *dir).map(|(name, text)| Fragment { name, text })).collect()
-            };
-            recipe.fragments.extend(load(&written.fragments)?);
-            for (arch, fragments) in &written.arch_fragments {
-                recipe.arch_fragments.entry(*arch).or_default().extend(load(fragments)?);
+            let common = written.fragments.iter().map(|name| (None, name));
+            let of_arches = written
+                .arch_fragments
+                .iter()
+                .flat_map(|(arch, names)| names.iter().map(move |name| (Some(*arch), name)));
+            for (arch, name) in common.chain(of_arches) {
+                let (name, text) = load(name, *dir)?;
+                recipe.fragments.push((arch, Fragment { name, text }));
             }
+            recipe.tables.extend(written.arch_fragments.keys());
             recipe.absent.extend(written.absent.iter().cloned());
         }
         recipe.released_on = child.released_on.clone().unwrap_or_else(|| recipe.arches());
