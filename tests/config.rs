@@ -11,7 +11,7 @@ use imgbuild::kernel::kconfig::Config;
 use support::{Place, real};
 
 /// What every node's kernel is for.
-const NODES: &[&str] = &["qemu-microvm", "flintlock", "kubeadm", "cilium", "ipvs"];
+const NODES: &[&str] = &["qemu-microvm", "flintlock", "systemd", "kubeadm", "cilium", "ipvs"];
 /// Firecracker, with ACPI and without.
 const FIRECRACKERS: &[&str] = &["firecracker", "firecracker-no-acpi"];
 
@@ -57,7 +57,7 @@ fn every_shipped_flavour_is_tested_here() {
     let place = Place::new();
     let outcome = place.imgbuild("kernel 5.10.262 --flavour none").run().fails(2);
     // `flintlock` is `firecracker` in another image; tests/legacy.rs holds the keys of both side by side.
-    outcome.says("known are `cloud-hypervisor`, `firecracker`, `flintlock`, `tiny`\n");
+    outcome.says("known are `cloud-hypervisor`, `firecracker`, `flintlock`, `tiny`, `tracing`\n");
 }
 
 #[test]
@@ -73,6 +73,11 @@ fn firecracker_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
 #[test]
 fn cloud_hypervisor_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
     is_complete("cloud-hypervisor", &[FIRECRACKERS, NODES, &["cloud-hypervisor"]].concat());
+}
+
+#[test]
+fn tracing_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
+    is_complete("tracing", &[FIRECRACKERS, NODES].concat());
 }
 
 #[test]
