@@ -164,9 +164,9 @@ fn a_recipe_has_the_last_word_over_what_its_parent_asks_for_on_one_architecture(
     let place = toys();
     place.write(
         "recipes/kernel/toy.toml",
-        RECIPE.to_owned() + "[arch.x86_64]\nfragments = [\"./arch.config\"]\n",
+        RECIPE.to_owned() + "[arch.x86_64]\nfragments = [\"arch.config\"]\n",
     );
-    place.write("recipes/kernel/arch.config", "CONFIG_NUMBER=5\n");
+    place.write("kconfigs/arch.config", "CONFIG_NUMBER=5\n");
     place.write(
         "my.toml",
         "kind = \"kernel\"\nname = \"mine\"\nextends = \"toy\"\nfragments = [\"./my.config\"]\n",
