@@ -1,17 +1,13 @@
 //! One image made of parts that are pushed one after another, from several machines at once.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::images;
+use crate::support::layout::Layout;
+use crate::support::registry::{Door, Fault, Registry};
+use crate::support::source::Source;
+use crate::support::{Imgbuild, Outcome, Place};
 use serde_json::Value;
-use support::images;
-use support::layout::Layout;
-use support::registry::{Door, Fault, Registry};
-use support::source::Source;
-use support::{Imgbuild, Outcome, Place};
 
 const NAME: &str = "kernel-bin:5.10.1";
 const TAG: &str = "/manifests/5.10.1";

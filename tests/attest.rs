@@ -1,26 +1,22 @@
 //! SBOMs and provenances: what they say, where they stand, and what becomes of those that are wrong.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::path::Path;
 
+use crate::support::attested::{self, oras};
+use crate::support::containerd::Containerd;
+use crate::support::docker::{Docker, Door};
+use crate::support::forge::{self, Item};
+use crate::support::layout::Layout;
+use crate::support::registry::{self, Registry};
+use crate::support::source::Source;
+use crate::support::volume;
+use crate::support::{Place, sha256, tool};
 use fs_err as fs;
 use imgbuild::inspect::{Selection, sound_images};
 use imgbuild::oci::layout::Layout as Read;
 use imgbuild::plan::attest::check_sbom;
 use imgbuild::step::Cancel;
 use serde_json::{Value, json};
-use support::attested::{self, oras};
-use support::containerd::Containerd;
-use support::docker::{Docker, Door};
-use support::forge::{self, Item};
-use support::layout::Layout;
-use support::registry::{self, Registry};
-use support::source::Source;
-use support::volume;
-use support::{Place, sha256, tool};
 
 const KERNEL: &str = "kernel-bin:5.10.1";
 const MODULES: &str = "kernel-modules:5.10.1";

@@ -1,10 +1,8 @@
 //! `imgbuild boot` on real kernels: 5.10.262 tiny for both architectures, under QEMU.
 
-mod support;
-
-use support::real::{self, KERNEL};
-use support::source::Source;
-use support::{Place, names};
+use crate::support::real::{self, KERNEL};
+use crate::support::source::Source;
+use crate::support::{Place, names};
 
 #[test]
 fn both_architectures_boot_and_load_modules_from_the_volume() {
@@ -187,7 +185,7 @@ fn a_damaged_layout_is_refused_with_the_blob() {
     let mut place = Place::new();
     Source::new().install(&mut place);
     place.imgbuild("kernel 5.10.1 --arch x86_64").run().succeeds();
-    let layout = support::layout::Layout::at(place.path("out"));
+    let layout = crate::support::layout::Layout::at(place.path("out"));
     let image = layout.image("kernel-bin:5.10.1", "amd64");
     let layer = image.manifest["layers"][0]["digest"].as_str().unwrap();
     let path = place.path("out/blobs").join(layer.replace(':', "/"));

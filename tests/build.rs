@@ -1,12 +1,8 @@
 //! `imgbuild kernel` when the build goes wrong, and what it says on the way.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
-use support::layout::Layout;
-use support::source::{FRAGMENT, Fault, Gate, RECIPE, Source};
-use support::{Place, host, names};
+use crate::support::layout::Layout;
+use crate::support::source::{FRAGMENT, Fault, Gate, RECIPE, Source};
+use crate::support::{Place, host, names};
 
 fn installed(source: &Source) -> Place {
     let mut place = Place::new();
@@ -205,13 +201,14 @@ fn a_request_that_does_not_come_true_is_refused_before_anything_is_compiled() {
 
 #[test]
 fn a_pinned_file_that_is_no_archive_of_one_tree_is_refused() {
-    let two = support::source::tar_xz([("a/x".to_owned(), &b""[..]), ("b/x".to_owned(), &b""[..])], |_| 1);
+    let two =
+        crate::support::source::tar_xz([("a/x".to_owned(), &b""[..]), ("b/x".to_owned(), &b""[..])], |_| 1);
     let cases =
         [(two, "it holds both `a` and `b` at its top"), (b"not xz at all".to_vec(), "cannot be unpacked")];
     for (tarball, why) in cases {
         let place = Place::new();
         place.write("mirror/linux-5.10.1.tar.xz", &tarball);
-        place.write("lock", support::source::lock(&tarball));
+        place.write("lock", crate::support::source::lock(&tarball));
         place
             .imgbuild("kernel 5.10.1 --flavour tiny --lock lock --mirror test=mirror")
             .run()
@@ -248,7 +245,7 @@ fn place_with_escape() -> Place {
     encoder.write_all(&builder.into_inner().unwrap()).unwrap();
     let tarball = encoder.finish().unwrap();
     place.write("mirror/linux-5.10.1.tar.xz", &tarball);
-    place.write("lock", support::source::lock(&tarball));
+    place.write("lock", crate::support::source::lock(&tarball));
     place
 }
 

@@ -1,13 +1,11 @@
 //! `imgbuild cache`: what the store holds, cleaning it up, checking it.
 
-mod support;
-
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use crate::support::source::{Gate, Source};
+use crate::support::{Outcome, Place, names};
 use serde_json::Value;
-use support::source::{Gate, Source};
-use support::{Outcome, Place, names};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -51,7 +49,7 @@ fn the_list_tells_kind_name_size_and_last_use() {
         ["account", "account", "download", "kernel", "layer", "layer", "source", "symbols"]
     );
     let of = |name: &str| all.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("{all:?}"));
-    let arch = support::host();
+    let arch = crate::support::host();
     let kernel = of(&format!("Linux 5.10.1 {arch} toy"));
     assert_eq!(kernel["key"], place.artifacts("kernel")[0].as_str());
     assert!(of(&format!("modules of Linux 5.10.1 {arch} toy"))["size"].as_u64().unwrap() > 0);
@@ -124,16 +122,19 @@ fn gc_leaves_what_a_running_imgbuild_uses() {
     place.imgbuild("kernel 5.10.1").run().succeeds();
     // The first kernel of this run is found, the second one is being made.
     let gate = Gate::closed(&place);
-    let other = if support::host() == "arm64" { "x86_64" } else { "arm64" };
-    let arches = format!("kernel 5.10.1 --arch {},{other}", support::host());
+    let other = if crate::support::host() == "arm64" { "x86_64" } else { "arm64" };
+    let arches = format!("kernel 5.10.1 --arch {},{other}", crate::support::host());
     let mut run = place.imgbuild(&arches).start();
     run.until("a compilation", |_| gate.begun() == 2 && gate.child().is_some());
     let json = place.imgbuild("cache gc --max-size 0B --format json").run().succeeds().json();
     let in_use = json["in_use"].as_array().unwrap();
     // x86_64 comes first, so an arm64 host has its own kernel still before it. The source is unpacked: the download
     // is needed no more.
-    let used =
-        if support::host() == "x86_64" { vec!["kernel", "layer", "layer", "source"] } else { vec!["source"] };
+    let used = if crate::support::host() == "x86_64" {
+        vec!["kernel", "layer", "layer", "source"]
+    } else {
+        vec!["source"]
+    };
     assert_eq!(kinds(in_use), used);
     assert!(kinds(json["removed"].as_array().unwrap()).contains(&"download"));
     gate.open();

@@ -1,13 +1,11 @@
 //! `--compression`: the same files in other blobs, and nothing of gzip's moves.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::io::Read;
 
-use support::layout::Layout;
-use support::source::Source;
-use support::{Place, noise, sha256, tool};
+use crate::support::layout::Layout;
+use crate::support::source::Source;
+use crate::support::{Place, noise, sha256, tool};
 
 const IMAGES: [&str; 2] = ["kernel-bin:5.10.1", "kernel-modules:5.10.1"];
 const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
@@ -48,7 +46,7 @@ fn a_zstd_layer_is_a_frame_per_mebibyte() {
     let place = toys();
     place.imgbuild("kernel 5.10.1 --compression zstd").run().succeeds();
     let layout = Layout::at(place.path("out"));
-    let image = layout.image(IMAGES[0], if support::host() == "x86_64" { "amd64" } else { "arm64" });
+    let image = layout.image(IMAGES[0], if crate::support::host() == "x86_64" { "amd64" } else { "arm64" });
     let blob = layout.blob(image.manifest["layers"][0]["digest"].as_str().unwrap());
     let (mut rest, mut sizes) = (&blob[..], Vec::new());
     while !rest.is_empty() {

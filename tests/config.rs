@@ -1,14 +1,10 @@
 //! `imgbuild config` on the real source of 5.10.262: the shipped flavours are complete, and what cannot be had is
 //! told apart.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::{Place, real};
 use imgbuild::arch::Arch;
 use imgbuild::inspect::roles::{self, Subject, judge};
 use imgbuild::kernel::kconfig::Config;
-use support::{Place, real};
 
 /// What every node's kernel is for.
 const NODES: &[&str] = &["qemu-microvm", "flintlock", "systemd", "kubeadm", "cilium", "ipvs"];

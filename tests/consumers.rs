@@ -1,18 +1,14 @@
 //! The layout in the hands of those who use it: skopeo, umoci, containerd.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::ffi::OsStr;
 use std::path::Path;
 
+use crate::support::containerd::Containerd;
+use crate::support::layout::Layout;
+use crate::support::real::{self, KERNEL, MODULES};
+use crate::support::unpacked::{expected, found};
+use crate::support::{Place, host, tool};
 use serde_json::Value;
-use support::containerd::Containerd;
-use support::layout::Layout;
-use support::real::{self, KERNEL, MODULES};
-use support::unpacked::{expected, found};
-use support::{Place, host, tool};
 
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 

@@ -3,14 +3,12 @@
 //! strace kills imgbuild at its n-th system call of the kinds by which it changes a disk or starts a program, so that
 //! points do not depend on how fast the machine is, and imgbuild itself knows nothing of being killed.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use support::layout::Layout;
-use support::source::Source;
-use support::{Imgbuild, Place, names};
+use crate::support::layout::Layout;
+use crate::support::source::Source;
+use crate::support::{Imgbuild, Place, names};
 
 /// The system calls at which a run is killed; a question mark allows for architectures that lack one.
 const CALLS: &str = "?mkdir,mkdirat,?rename,?renameat,renameat2,fsync,?unlink,unlinkat,clone3,?vfork";

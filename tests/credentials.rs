@@ -1,17 +1,13 @@
 //! Credentials as docker and podman keep them, and `imgbuild login`.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::support::registry::{Door, Fault, PASSWORD, Registry, USER};
+use crate::support::{Imgbuild, Outcome, Place, images};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use support::registry::{Door, Fault, PASSWORD, Registry, USER};
-use support::{Imgbuild, Outcome, Place, images};
 
 /// A place with something to push.
 fn place() -> Place {

@@ -1,12 +1,8 @@
 //! `imgbuild diff`: which files of two layouts differ, and how.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
-use support::Place;
-use support::forge::{self, Forged, Item};
-use support::source::{FRAGMENT, Source};
+use crate::support::Place;
+use crate::support::forge::{self, Forged, Item};
+use crate::support::source::{FRAGMENT, Source};
 use tar::EntryType;
 
 /// Two layouts, `a` of `image` and `b` of what `change` makes of it.

@@ -1,13 +1,11 @@
 //! Recorded digests: a build says whether it came to them.
 
-mod support;
-
 use std::path::Path;
 
-use support::Place;
-use support::layout::Layout;
-use support::real;
-use support::source::{FRAGMENT, Source};
+use crate::support::Place;
+use crate::support::layout::Layout;
+use crate::support::real;
+use crate::support::source::{FRAGMENT, Source};
 
 const RECORDED: &str = "recipes/digests.toml";
 

@@ -5,20 +5,16 @@
 //! the rules of the real one. There is no other program on the script's PATH, so a page cannot have a command that
 //! nobody looks at.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::containerd::Containerd;
+use crate::support::docker::{Docker, Door};
+use crate::support::{Place, consumers, names, real, shared_store, ubuntu};
 use fs_err as fs;
 use serde_json::Value;
-use support::containerd::Containerd;
-use support::docker::{Docker, Door};
-use support::{Place, consumers, names, real, shared_store, ubuntu};
 
 /// Every page with commands, and whether its root volumes come from what stands in for Ubuntu's archive.
 const PAGES: [(&str, bool); 5] = [
@@ -414,7 +410,7 @@ fn the_page_of_firecracker_alone() {
     let (desk, _) = followed("firecracker.md");
     let dir = desk.dir("page");
     for disk in ["root.ext4", "modules.ext4"] {
-        support::tool("e2fsck", &["-fn".as_ref(), dir.join(disk).as_os_str()]);
+        crate::support::tool("e2fsck", &["-fn".as_ref(), dir.join(disk).as_os_str()]);
     }
     assert!(dir.join("boot/vmlinux").is_file());
 }

@@ -1,13 +1,9 @@
 //! `imgbuild doctor`: what this host lacks, and the one command that brings it.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::path::Path;
 
-use support::source::Source;
-use support::{Imgbuild, Place, tool};
+use crate::support::source::Source;
+use crate::support::{Imgbuild, Place, tool};
 
 /// Has the command find these programs only, and those in the system's own `sbin`.
 fn with_only(place: &Place, programs: &[&str], run: Imgbuild) -> Imgbuild {

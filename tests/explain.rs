@@ -1,10 +1,8 @@
 //! `imgbuild plan --explain`: what a step's key is made of, and why it is not in the store.
 
-mod support;
-
+use crate::support::source::{FRAGMENT, Source};
+use crate::support::{Place, sha256};
 use serde_json::{Value, json};
-use support::source::{FRAGMENT, Source};
-use support::{Place, sha256};
 
 fn toys() -> Place {
     let mut place = Place::new();
@@ -76,7 +74,7 @@ fn a_miss_tells_which_fields_have_changed() {
     // Looking does not count as a run.
     assert_eq!(steps(&place)[1]["missed"]["changed"], changed);
     let build = place.imgbuild("kernel 5.10.1 --verbose").run().succeeds();
-    build.says(format!("Linux 5.10.1 {} toy is made anew: requested.NUMBER: 3 → 4", support::host()));
+    build.says(format!("Linux 5.10.1 {} toy is made anew: requested.NUMBER: 3 → 4", crate::support::host()));
     assert_eq!(steps(&place)[1].get("missed"), None);
 }
 
@@ -113,7 +111,7 @@ fn a_note_that_is_damaged_explains_nothing_and_harms_nothing() {
     let place = toys();
     place.imgbuild("kernel 5.10.1").run().succeeds();
     let records = place.store().join("records/kernel");
-    for name in support::names(&records) {
+    for name in crate::support::names(&records) {
         fs_err::write(records.join(name), "{").unwrap();
     }
     ask_for(&place, ("NUMBER=3", "NUMBER=4"));

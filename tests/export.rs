@@ -1,20 +1,18 @@
 //! `imgbuild export`: an image as one file, read back by the tools of each format.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::node::{
+    ACL, CAPABILITY, Member, TIME, architecture, archive, large, layer, long, node, write,
+};
+use crate::support::registry::{Door, Registry};
+use crate::support::{Imgbuild, Outcome, Place, forge, host, names, noise, sha256, tool};
 use fs_err as fs;
 use rustix::process::Signal;
-use support::node::{ACL, CAPABILITY, Member, TIME, architecture, archive, large, layer, long, node, write};
-use support::registry::{Door, Registry};
-use support::{Imgbuild, Outcome, Place, forge, host, names, noise, sha256, tool};
 use tar::EntryType;
 
 /// A user that is none of this machine's.

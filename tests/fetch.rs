@@ -1,13 +1,9 @@
 //! Fetching from mirrors that misbehave: what arrives is what is pinned, or it is not kept.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::mirror::{Answer, Mirror};
+use crate::support::source::{Fault, Source, lock};
+use crate::support::{Imgbuild, Place, names, noise, sha256};
 use rustix::process::Signal;
-use support::mirror::{Answer, Mirror};
-use support::source::{Fault, Source, lock};
-use support::{Imgbuild, Place, names, noise, sha256};
 
 /// Large enough for a break in the middle.
 const SIZE: usize = 1 << 20;
@@ -330,7 +326,7 @@ fn two_runs_that_want_one_file_fetch_it_once() {
 #[test]
 fn two_files_are_named_in_the_order_asked_for() {
     let place = Place::new();
-    let second = support::source::pin("5.10.2", "linux-5.10.2.tar.xz", &sha256(b"second"));
+    let second = crate::support::source::pin("5.10.2", "linux-5.10.2.tar.xz", &sha256(b"second"));
     place.write("lock", lock(b"first") + &second);
     place.write("mirror/linux-5.10.1.tar.xz", "first");
     place.write("mirror/linux-5.10.2.tar.xz", "second");

@@ -1,11 +1,7 @@
 //! A disk without room, at each place where imgbuild writes: a small tmpfs in a mount namespace of its own.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
-use support::source::{Source, lock};
-use support::{Imgbuild, Outcome, Place, noise};
+use crate::support::source::{Source, lock};
+use crate::support::{Imgbuild, Outcome, Place, noise};
 
 const HINT: &str = "hint: free some space, or name another disk: --store (or IMGBUILD_STORE) for the cache, --output for images";
 
@@ -34,7 +30,7 @@ fn a_download_that_finds_no_room_names_the_path() {
     place.write("mirror/linux-5.10.1.tar.xz", &content);
     let run = place.imgbuild("fetch 5.10.1 --lock lock --mirror test=mirror --store disk/store");
     is_told(&place, with_disk(&place, "1m", run));
-    let mirror = support::mirror::Mirror::of(&content);
+    let mirror = crate::support::mirror::Mirror::of(&content);
     let run = place.imgbuild("fetch 5.10.1 --lock lock --store disk/store --mirror");
     is_told(&place, with_disk(&place, "1m", run.arg(format!("test={}", mirror.url()))));
 }

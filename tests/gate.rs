@@ -1,13 +1,11 @@
 //! `--require-boot`: nothing is pushed that does not boot. What boots it here is a stand-in; see tests/vmm.rs.
 
-mod support;
-
+use crate::support::forge::{self, Forged, Item};
+use crate::support::monitors::{Host, NO_DISK, SMALL};
+use crate::support::registry::{Door, Registry};
+use crate::support::{Imgbuild, host, sha256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use support::forge::{self, Forged, Item};
-use support::monitors::{Host, NO_DISK, SMALL};
-use support::registry::{Door, Registry};
-use support::{Imgbuild, host, sha256};
 
 fn architecture() -> &'static str {
     if host() == "arm64" { "arm64" } else { "amd64" }
@@ -37,10 +35,10 @@ fn root_volume(name: &str) -> Forged {
 #[test]
 fn a_kernel_is_pushed_with_its_modules_once_it_has_booted() {
     let (host, registry) = (Host::new(SMALL), Registry::new(Door::Open));
-    push(&host, &registry, &format!("kernel 5.10.1 --push --arch {}", support::host()))
+    push(&host, &registry, &format!("kernel 5.10.1 --push --arch {}", crate::support::host()))
         .run()
         .succeeds()
-        .says(format!("`kernel-bin:5.10.1` for {} boots under Firecracker: ", support::host()));
+        .says(format!("`kernel-bin:5.10.1` for {} boots under Firecracker: ", crate::support::host()));
     for repository in ["org/kernel-bin", "org/kernel-modules"] {
         assert!(registry.manifest(repository, "5.10.1").is_some(), "{repository}");
     }

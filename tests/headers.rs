@@ -1,18 +1,16 @@
 //! `kernel-headers`: what modules of one's own are compiled against, the same from every machine, and of use on each.
 
-mod support;
-
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::support::layout::Layout;
+use crate::support::node::{Member, layer};
+use crate::support::real::{self, MODULES};
+use crate::support::source::{EPOCH, Gate, Source};
+use crate::support::{Place, forge, names, shared_store, tool};
 use fs_err as fs;
 use imgbuild::sandbox::Sandbox;
 use imgbuild::step::Cancel;
-use support::layout::Layout;
-use support::node::{Member, layer};
-use support::real::{self, MODULES};
-use support::source::{EPOCH, Gate, Source};
-use support::{Place, forge, names, shared_store, tool};
 
 const HEADERS: &str = "kernel-headers:5.10.1";
 const BOTH: &str = "--arch x86_64,arm64";

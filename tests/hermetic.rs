@@ -3,13 +3,11 @@
 //!
 //! Three builds from a cold store: the shared one, one that compiles everything, one that finds it in ccache.
 
-mod support;
-
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Imgbuild, Outcome, Place, host, real, shared_store, tool};
 use fs_err as fs;
-use support::{Imgbuild, Outcome, Place, host, real, shared_store, tool};
 
 /// A user that is none of this machine's, with no range of ids of its own.
 const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -60,7 +58,7 @@ fn without_compilers(place: &Place) -> PathBuf {
         })
     };
     for from in ["/usr/bin", "/bin"] {
-        for name in support::names(Path::new(from)) {
+        for name in crate::support::names(Path::new(from)) {
             if !compiles(&name) && !dir.join(&name).exists() {
                 symlink(Path::new(from).join(&name), dir.join(&name)).expect("a new link");
             }
@@ -116,8 +114,8 @@ fn nothing_beside_the_lock_decides_about_the_digests() {
 
 #[test]
 fn with_the_hosts_own_tools_the_image_says_so() {
-    use support::layout::Layout;
-    use support::source::Source;
+    use crate::support::layout::Layout;
+    use crate::support::source::Source;
     let mut place = Place::new();
     let _ = Source::new().install(&mut place);
     let outcome = place.imgbuild("kernel 5.10.1 --toolchain host").run().succeeds();
@@ -133,8 +131,8 @@ fn with_the_hosts_own_tools_the_image_says_so() {
 
 #[test]
 fn a_kernel_older_than_pvh_leaves_a_bz_image_in_the_store_and_none_in_the_image() {
-    use support::layout::Layout;
-    use support::source::{FRAGMENT, RECIPE, Source};
+    use crate::support::layout::Layout;
+    use crate::support::source::{FRAGMENT, RECIPE, Source};
     let mut place = Place::new();
     let _ = Source::new().version("4.19.1").install(&mut place);
     place.write("recipes/kernel/toy.toml", RECIPE.replace("5.10", "4.19"));

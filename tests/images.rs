@@ -1,12 +1,10 @@
 //! What is in the images: read back from the layout with nothing of imgbuild's own code.
 
-mod support;
-
 use std::collections::BTreeSet;
 
-use support::layout::{Image, Layout};
-use support::source::{EPOCH, Source};
-use support::{Place, sha256};
+use crate::support::layout::{Image, Layout};
+use crate::support::source::{EPOCH, Source};
+use crate::support::{Place, sha256};
 use tar::EntryType;
 
 /// The layout of a made-up kernel for both architectures, and the sha256 of its source.

@@ -1,11 +1,9 @@
 //! `imgbuild inspect`: what a layout holds, as text and as JSON.
 
-mod support;
-
-use support::Place;
-use support::forge::{self, Forged, Item};
-use support::layout::Layout;
-use support::source::Source;
+use crate::support::Place;
+use crate::support::forge::{self, Forged, Item};
+use crate::support::layout::Layout;
+use crate::support::source::Source;
 use tar::EntryType;
 
 /// A layout of four images in `out`.

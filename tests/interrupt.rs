@@ -1,11 +1,9 @@
 //! Stopping a build in its middle: nothing half-made is left, nothing runs on, and the next run is fine.
 
-mod support;
-
+use crate::support::layout::Layout;
+use crate::support::source::{Gate, Source};
+use crate::support::{Place, Running, eventually, is_running, names};
 use rustix::process::{Pid, Signal, kill_process};
-use support::layout::Layout;
-use support::source::{Gate, Source};
-use support::{Place, Running, eventually, is_running, names};
 
 /// A place whose made-up kernel waits at a gate in the middle of its compilation.
 fn held() -> (Place, Gate) {

@@ -1,13 +1,11 @@
 //! `imgbuild kernel` on a real source: what is in the images of 5.10.262 tiny, for both architectures.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use support::layout::Layout;
-use support::real::{self, KERNEL, MODULES};
-use support::{Place, tool};
+use crate::support::layout::Layout;
+use crate::support::real::{self, KERNEL, MODULES};
+use crate::support::{Place, tool};
 
 #[test]
 fn the_layout_has_both_images_for_both_architectures() {

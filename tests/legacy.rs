@@ -1,13 +1,11 @@
 //! Images for Flintlock up to 0.4.0 and CAPMVM up to 0.7.0: kernel and modules in one, root volumes with modules inside,
 //! and names for arm64 alone. All of them are made of what the other images are made of.
 
-mod support;
-
-use support::layout::Layout;
-use support::real;
-use support::registry::{Door, Registry};
-use support::source::{FRAGMENT, Gate, RECIPE, Source};
-use support::{Place, host, tool};
+use crate::support::layout::Layout;
+use crate::support::real;
+use crate::support::registry::{Door, Registry};
+use crate::support::source::{FRAGMENT, Gate, RECIPE, Source};
+use crate::support::{Place, host, tool};
 
 const KERNEL: &str = "kernel-bin:5.10.1";
 const MODULES: &str = "kernel-modules:5.10.1";
@@ -186,7 +184,7 @@ fn a_root_volume_holds_a_kernels_modules_where_its_lib_leads() {
     place.imgbuild("os --recipe debian-12 --arch").arg(arch).run().succeeds();
     let words = "os --recipe debian-12 --modules-of tiny/5.10.262 --output old --arch";
     place.imgbuild(words).arg(arch).run().succeeds().prints("debian-os-with-modules:12");
-    let architecture = support::node::architecture();
+    let architecture = crate::support::node::architecture();
     let plain = Layout::at(place.path("out")).layered("debian-os:12", architecture);
     let layout = Layout::at(place.path("old"));
     let old = layout.layered("debian-os-with-modules:12", architecture);

@@ -1,19 +1,15 @@
 //! `imgbuild list`: what is supported, experimental, legacy or built on request, and the roles of kernels.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::Place;
+use crate::support::source::Source;
 use serde_json::{Value, json};
-use support::Place;
-use support::source::Source;
 
 /// A catalogue of one flavour with two pinned versions, of which this is released.
 fn catalogue(released: &str) -> Place {
     let mut place = Place::new();
     Source::new().install(&mut place);
     Source::new().version("5.10.9").install(&mut place);
-    let recipe = support::source::RECIPE.replace("series =", &format!("{released}\nseries ="));
+    let recipe = crate::support::source::RECIPE.replace("series =", &format!("{released}\nseries ="));
     place.write("recipes/kernel/toy.toml", recipe);
     place
 }

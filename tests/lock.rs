@@ -1,12 +1,10 @@
 //! A version that the shipped lock does not pin: one entry more in a copy of it, and nothing else.
 
-mod support;
-
 use std::path::Path;
 
-use support::Place;
-use support::layout::Layout;
-use support::real;
+use crate::support::Place;
+use crate::support::layout::Layout;
+use crate::support::real;
 
 /// The entry; `scripts/test` fetches what it pins before the tests.
 const ENTRY: &str = include_str!("support/5.10.223.toml");

@@ -1,14 +1,10 @@
 //! `imgbuild lock --add k8s`: a Kubernetes version pinned and released, against mirrors of its publishers.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::node::architecture;
+use crate::support::ubuntu::release_of;
+use crate::support::volume::saying;
+use crate::support::{Outcome, Place, sha256, tool};
 use fs_err as fs;
-use support::node::architecture;
-use support::ubuntu::release_of;
-use support::volume::saying;
-use support::{Outcome, Place, sha256, tool};
 
 const VERSION: &str = "1.24.9";
 const RECIPE: &str = "recipes/os/ubuntu-20.04.toml";

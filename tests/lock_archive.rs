@@ -1,11 +1,9 @@
 //! `imgbuild lock` and kernel sources out of a signed apt archive.
 
-mod support;
-
+use crate::support::archive::Archive;
+use crate::support::source::{RECIPE, pin};
+use crate::support::{Place, sha256};
 use fs_err as fs;
-use support::archive::Archive;
-use support::source::{RECIPE, pin};
-use support::{Place, sha256};
 
 const LOCK: &str = "recipes/imgbuild.lock";
 

@@ -1,17 +1,12 @@
 //! `imgbuild lock` and versions outside the lock, against a mirror of kernel.org with keys made up for the test.
 
-#![expect(clippy::unwrap_used, reason = "the helpers fail as the tests do")]
-
-#[path = "support/keys.rs"]
-mod keys;
-
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::support::keys::{DAY, Key, Kind, Manner};
 use fs_err as fs;
-use keys::{DAY, Key, Kind, Manner};
 use pgp::crypto::hash::HashAlgorithm;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

@@ -1,9 +1,5 @@
 //! Packing takes at most 64 MiB, whatever the size of a layer.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::io::Write;
 use std::process::Command;
 
@@ -23,7 +19,7 @@ fn pack(compression: &str) {
     let source = dir.path().join("source");
     let mut file = fs_err::File::create(&source).unwrap();
     // What does not get smaller takes the most.
-    let block = support::noise(1, 1 << 20);
+    let block = crate::support::noise(1, 1 << 20);
     for _ in 0..70 {
         file.write_all(&block).unwrap();
     }

@@ -1,9 +1,7 @@
 //! What is printed where: results on standard output, progress and errors on standard error.
 
-mod support;
-
-use support::Place;
-use support::source::{FRAGMENT, Fault, Source};
+use crate::support::Place;
+use crate::support::source::{FRAGMENT, Fault, Source};
 
 fn toys() -> Place {
     let mut place = Place::new();

@@ -1,10 +1,8 @@
 //! Which mirror is taken: directories, settings, variables, the command line.
 
-mod support;
-
-use support::mirror::Mirror;
-use support::source::lock;
-use support::{Place, sha256};
+use crate::support::mirror::Mirror;
+use crate::support::source::lock;
+use crate::support::{Place, sha256};
 
 const CONTENT: &[u8] = b"a source";
 

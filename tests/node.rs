@@ -1,11 +1,9 @@
 //! `imgbuild validate` on root volumes: every fault that keeps a node from working is found, and a sound one passes.
 
-mod support;
-
-use support::Place;
-use support::forge::{self, Forged, Item};
-use support::node::architecture;
-use support::volume::{
+use crate::support::Place;
+use crate::support::forge::{self, Forged, Item};
+use crate::support::node::architecture;
+use crate::support::volume::{
     self, STATUS, VERSION, edit, kubernetes, link, node, package, passes, plain, program, programs, put,
     refused, validated,
 };

@@ -1,10 +1,8 @@
 //! `imgbuild boot --root`: a whole root volume, wired as Flintlock wires it.
 
-mod support;
-
-use support::node::{Member, layer};
-use support::source::Source;
-use support::{Outcome, Place, forge, host, real};
+use crate::support::node::{Member, layer};
+use crate::support::source::Source;
+use crate::support::{Outcome, Place, forge, host, real};
 
 /// What a made-up kernel says before it halts.
 const CRY: &str = "[    0.000000] Linux version 5.10.1 (imgbuild@imgbuild) #1\n\

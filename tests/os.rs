@@ -1,20 +1,16 @@
 //! `imgbuild os`: the unchanged Ubuntu 20.04 recipe made into nodes, on an archive and release files that stand in for
 //! the real ones.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
+use crate::support::layout::Layout;
+use crate::support::node::architecture;
+use crate::support::registry::{Door, Registry};
+use crate::support::ubuntu::{os, place, store};
+use crate::support::{Outcome, Place, tool};
 use fs_err as fs;
-use support::layout::Layout;
-use support::node::architecture;
-use support::registry::{Door, Registry};
-use support::ubuntu::{os, place, store};
-use support::{Outcome, Place, tool};
 
 /// The digests of an image's layers, the base first.
 fn layers(place: &Place, output: &str, name: &str) -> Vec<String> {

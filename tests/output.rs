@@ -1,14 +1,10 @@
 //! Where the images go: a new directory, a layout that holds others, and places that are not ours.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::collections::BTreeSet;
 
-use support::layout::Layout;
-use support::source::{FRAGMENT, RECIPE, Source};
-use support::{Place, names};
+use crate::support::layout::Layout;
+use crate::support::source::{FRAGMENT, RECIPE, Source};
+use crate::support::{Place, names};
 
 fn toys() -> Place {
     let mut place = Place::new();

@@ -1,9 +1,7 @@
 //! `imgbuild validate` on root volumes: dpkg's database holds together, and files are as packages brought them.
 
-mod support;
-
-use support::forge::{Forged, Item};
-use support::volume::{STATUS, edit, package, passes, plain, programs, refused, validated};
+use crate::support::forge::{Forged, Item};
+use crate::support::volume::{STATUS, edit, package, passes, plain, programs, refused, validated};
 
 #[test]
 fn a_volume_has_dpkg_s_database() {

@@ -1,16 +1,12 @@
 //! The whole release as the workflow makes it, with real kernels and a whole root volume, at the real docker-registry.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::path::Path;
 
+use crate::support::docker::{Docker, Door};
+use crate::support::signing;
+use crate::support::{Imgbuild, Place, host, node, real, tool, ubuntu};
 use fs_err as fs;
 use serde_json::Value;
-use support::docker::{Docker, Door};
-use support::signing;
-use support::{Imgbuild, Place, host, node, real, tool, ubuntu};
 
 /// A copy of the catalogue that releases the tiny kernel for both architectures, and one root volume for this host's.
 fn place() -> Place {
@@ -24,7 +20,7 @@ fn place() -> Place {
         let lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(edit).collect();
         fs::write(path, lines.join("\n")).unwrap();
     };
-    for name in support::names(&place.path("recipes/kernel")) {
+    for name in crate::support::names(&place.path("recipes/kernel")) {
         edit(&format!("recipes/kernel/{name}"), &|line| {
             if line.starts_with("released =") { String::new() } else { line.to_owned() }
         });
@@ -47,7 +43,7 @@ fn place() -> Place {
         Path::new(name).extension().is_some_and(|extension| extension == "toml")
             && *name != "ubuntu-20.04.toml"
     };
-    for name in support::names(&place.path("recipes/os")).iter().filter(is_other) {
+    for name in crate::support::names(&place.path("recipes/os")).iter().filter(is_other) {
         // Those that extend the one above would have its versions.
         edit(&format!("recipes/os/{name}"), &|line| {
             if line.starts_with("kind =") {

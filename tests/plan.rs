@@ -1,12 +1,8 @@
 //! `imgbuild kernel --dry-run`: what would be done, and what is done already.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::source::{FRAGMENT, Source};
+use crate::support::{Place, names};
 use serde_json::Value;
-use support::source::{FRAGMENT, Source};
-use support::{Place, names};
 
 fn toys() -> (Place, String) {
     let mut place = Place::new();

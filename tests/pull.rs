@@ -1,15 +1,11 @@
 //! Pulling and copying: what arrives has its digest, or nothing gets its name.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::images::{self, LAYER};
-use support::layout::Layout;
-use support::registry::{Door, Fault, Registry};
-use support::{Outcome, Place, names, noise};
+use crate::support::images::{self, LAYER};
+use crate::support::layout::Layout;
+use crate::support::registry::{Door, Fault, Registry};
+use crate::support::{Outcome, Place, names, noise};
 
 const NAME: &str = "kernel-bin:5.10.1";
 
@@ -242,7 +238,7 @@ fn what_is_no_manifest_is_refused() {
     ] {
         let (place, registry) = pushed();
         registry.fault("GET", "/manifests/5", Fault::Race("org/kernel-bin".into(), bytes.to_vec()));
-        pull(&place, &registry).fails(5).says(reason).says(support::sha256(bytes));
+        pull(&place, &registry).fails(5).says(reason).says(crate::support::sha256(bytes));
         is_not_pulled(&place);
     }
 }
@@ -306,7 +302,7 @@ fn skopeo_reads_what_is_pushed() {
     let from = format!("docker://{}/org/{NAME}", registry.host());
     let to = format!("dir:{}", dir.display());
     let words = ["copy", "--all", "--quiet", "--src-tls-verify=false", &from, &to];
-    support::tool("skopeo", &words.map(std::ffi::OsStr::new));
+    crate::support::tool("skopeo", &words.map(std::ffi::OsStr::new));
     let out = Layout::at(place.path("out"));
     assert!(fs_err::read(dir.join("manifest.json")).unwrap() == out.blob(&out.images()[NAME]));
     // Blobs have their digits for names there, manifests more than that.

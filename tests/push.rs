@@ -1,17 +1,13 @@
 //! Pushing to registries that misbehave: the whole image comes to be under its tag, or nothing does.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::images::{self, LAYER};
+use crate::support::layout::Layout;
+use crate::support::registry::{Door, Fault, Registry};
+use crate::support::source::Source;
+use crate::support::{Imgbuild, Outcome, Place, names};
 use rustix::process::Signal;
-use support::images::{self, LAYER};
-use support::layout::Layout;
-use support::registry::{Door, Fault, Registry};
-use support::source::Source;
-use support::{Imgbuild, Outcome, Place, names};
 
 const NAME: &str = "kernel-bin:5.10.1";
 

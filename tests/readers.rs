@@ -1,18 +1,14 @@
 //! What was pushed, read by crane and oras: the same bytes, the same files. scripts/readers brings them.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::ffi::OsStr;
 use std::path::Path;
 
+use crate::support::docker::{Docker, Door};
+use crate::support::layout::Layout;
+use crate::support::source::Source;
+use crate::support::unpacked::{expected, found};
+use crate::support::{Place, tool};
 use serde_json::Value;
-use support::docker::{Docker, Door};
-use support::layout::Layout;
-use support::source::Source;
-use support::unpacked::{expected, found};
-use support::{Place, tool};
 
 const NAME: &str = "kernel-bin:5.10.1";
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];

@@ -1,15 +1,11 @@
 //! The real `docker-registry` of Debian, and skopeo as whoever reads what we push.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
-use support::containerd::Containerd;
-use support::docker::{Docker, Door};
-use support::layout::Layout;
-use support::registry::{PASSWORD, USER};
-use support::source::Source;
-use support::{Place, names, tool};
+use crate::support::containerd::Containerd;
+use crate::support::docker::{Docker, Door};
+use crate::support::layout::Layout;
+use crate::support::registry::{PASSWORD, USER};
+use crate::support::source::Source;
+use crate::support::{Place, names, tool};
 
 /// A place with kernels for two platforms in `out`.
 fn place() -> Place {

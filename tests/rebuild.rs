@@ -1,11 +1,10 @@
 //! Images built again from what their provenance records, and from nothing else.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::path::Path;
 
+use crate::support::Place;
+use crate::support::layout::Layout;
+use crate::support::source::{Gate, Source};
 use fs_err as fs;
 use imgbuild::attest::statement::Statement;
 use imgbuild::fetch::mirror::Mirrors;
@@ -15,9 +14,6 @@ use imgbuild::plan::rebuild::{Error, Recorded};
 use imgbuild::step::{Class, Diagnose, Watch};
 use imgbuild::store::Store;
 use serde_json::{Value, json};
-use support::Place;
-use support::layout::Layout;
-use support::source::{Gate, Source};
 
 const KERNEL: &str = "kernel-bin:5.10.1";
 

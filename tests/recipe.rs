@@ -1,10 +1,8 @@
 //! Recipes, flavours, fragments and locks as users write them, and what is said about their mistakes.
 
-mod support;
-
-use support::Place;
-use support::layout::Layout;
-use support::source::{FRAGMENT, RECIPE, Source, lock};
+use crate::support::Place;
+use crate::support::layout::Layout;
+use crate::support::source::{FRAGMENT, RECIPE, Source, lock};
 
 /// A place that is a catalogue of one flavour.
 fn toys() -> Place {
@@ -331,7 +329,8 @@ fn a_lock_of_ones_own_adds_a_version_without_touching_the_catalogue() {
     let tarball = Source::new().version("5.10.7").tarball();
     place.write("mirror/v5.x/linux-5.10.7.tar.xz", &tarball);
     let own = fs_err::read_to_string(place.path("recipes/imgbuild.lock")).unwrap();
-    let entry = support::source::pin("5.10.7", "linux-5.10.7.tar.xz", &support::sha256(&tarball));
+    let entry =
+        crate::support::source::pin("5.10.7", "linux-5.10.7.tar.xz", &crate::support::sha256(&tarball));
     place.write("mine.lock", own + &entry);
     place.imgbuild("kernel 5.10.7").run().fails(2).says("5.10.7 is not pinned");
     place.imgbuild("kernel 5.10.7 --lock mine.lock").run().succeeds().prints("kernel-bin:5.10.7");

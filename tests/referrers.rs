@@ -1,19 +1,15 @@
 //! What is attached to images: where the registry lists it, and where it does not.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::ffi::OsStr;
 use std::path::Path;
 
+use crate::support::containerd::Containerd;
+use crate::support::docker::{self, Docker};
+use crate::support::images;
+use crate::support::layout::Layout;
+use crate::support::registry::{Door, Fault, Registry};
+use crate::support::{Outcome, Place, signing, tool};
 use serde_json::{Value, json};
-use support::containerd::Containerd;
-use support::docker::{self, Docker};
-use support::images;
-use support::layout::Layout;
-use support::registry::{Door, Fault, Registry};
-use support::{Outcome, Place, signing, tool};
 
 const NAME: &str = "kernel-bin:5.10.1";
 const REPOSITORY: &str = "org/kernel-bin";
@@ -235,7 +231,7 @@ fn the_real_registry_and_those_who_read_it_are_at_peace_with_them() {
     let docker = Docker::start(&place, &docker::Door::Open);
     let host = docker.host.clone();
     // A real image: others unpack it.
-    support::source::Source::new().install(&mut place);
+    crate::support::source::Source::new().install(&mut place);
     place
         .imgbuild("kernel 5.10.1 --arch all --output real --push --registry")
         .arg(format!("{host}/org"))

@@ -1,16 +1,12 @@
 //! The release as the workflow makes it: plan, cells, join, and all of it again for nothing.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::registry::{Door, Fault, Registry};
+use crate::support::signing;
+use crate::support::source::{Fault as SourceFault, RECIPE, Source};
+use crate::support::{Imgbuild, Outcome, Place};
 use serde_json::Value;
-use support::registry::{Door, Fault, Registry};
-use support::signing;
-use support::source::{Fault as SourceFault, RECIPE, Source};
-use support::{Imgbuild, Outcome, Place};
 
 const AMD64: &str = "kernel/toy/5.10.1/amd64";
 const ARM64: &str = "kernel/toy/5.10.1/arm64";
@@ -113,7 +109,7 @@ fn cells_are_built_joined_and_then_found() {
     }
     // The index is what one build of both architectures makes.
     place.imgbuild("kernel 5.10.1 --arch all --output whole").run().succeeds();
-    let whole = support::layout::Layout::at(place.path("whole"));
+    let whole = crate::support::layout::Layout::at(place.path("whole"));
     let digest = whole.images()["kernel-bin:5.10.1"].clone();
     assert!(registry.references("org/kernel-bin").contains(&digest));
 
@@ -171,7 +167,7 @@ fn the_plan_is_the_same_with_and_without_what_it_builds() {
     assert_eq!(json["cells"][0]["state"], "published");
     assert!(json["cells"][0]["reference"].as_str().unwrap().contains("/org/kernel-bin:5.10.1-"));
     // A symbol more is another kernel.
-    place.write("kconfigs/toy.config", support::source::FRAGMENT.replace("NUMBER=3", "NUMBER=4"));
+    place.write("kconfigs/toy.config", crate::support::source::FRAGMENT.replace("NUMBER=3", "NUMBER=4"));
     assert_ne!(keys(""), before);
     assert_eq!(matrix(&place, &registry)["include"].as_array().unwrap().len(), 2);
 }
@@ -217,7 +213,7 @@ fn an_image_with_a_missing_cell_keeps_its_tags() {
     let (place, registry) = (place("[\"5.10.1\"]"), Registry::new(Door::Open));
     publish(&place, &registry);
     let before = index(&registry, "kernel-bin", "5.10.1");
-    place.write("kconfigs/toy.config", support::source::FRAGMENT.replace("NUMBER=3", "NUMBER=4"));
+    place.write("kconfigs/toy.config", crate::support::source::FRAGMENT.replace("NUMBER=3", "NUMBER=4"));
     release(&place, &registry, &format!("--only {AMD64}")).succeeds();
     join(&place, &registry, "").exits(4).prints(format!("missing: {ARM64}")).prints("NOT JOINED");
     assert!(index(&registry, "kernel-bin", "5.10.1") == before);
@@ -236,7 +232,7 @@ fn tags_never_go_back() {
     let newest = index(&registry, "kernel-bin", "5.10");
     assert!(newest == index(&registry, "kernel-bin", "5.10.2"));
     // Another build of an older version moves the version's tag alone.
-    let fragment = support::source::FRAGMENT;
+    let fragment = crate::support::source::FRAGMENT;
     place.write("kconfigs/toy.config", fragment.replace("NUMBER=3", "NUMBER=4"));
     release_versions(&place, "[\"5.10.1\"]");
     let old = index(&registry, "kernel-bin", "5.10.1");
@@ -301,7 +297,7 @@ fn whoever_moves_a_tag_meanwhile_is_seen() {
     let ours = index(&registry, "kernel-bin", "5.10.2");
     assert!(ours != older && architectures(&registry, "kernel-bin", "5.10.2").len() == 2);
     // And a newer one stays.
-    place.write("kconfigs/toy.config", support::source::FRAGMENT.replace("NUMBER=3", "NUMBER=4"));
+    place.write("kconfigs/toy.config", crate::support::source::FRAGMENT.replace("NUMBER=3", "NUMBER=4"));
     release(&place, &registry, "").succeeds();
     race("5.10.2", 3, &newer);
     join(&place, &registry, "").succeeds().prints("5.10.2 stays at").prints("it is 5.10.3, which is newer");

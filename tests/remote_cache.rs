@@ -1,19 +1,15 @@
 //! `--cache`: what one machine has made, others take from a registry; a lost or lying one costs time and nothing else.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use crate::support::docker::{self, Docker};
+use crate::support::layout::Layout;
+use crate::support::pinned::{bare, build, place, tree_tags};
+use crate::support::registry::{Door, Fault, PASSWORD, Registry};
+use crate::support::{Outcome, Place, tool};
 use serde_json::{Value, json};
-use support::docker::{self, Docker};
-use support::layout::Layout;
-use support::pinned::{bare, build, place, tree_tags};
-use support::registry::{Door, Fault, PASSWORD, Registry};
-use support::{Outcome, Place, tool};
 
 const REPOSITORY: &str = "org/cache";
 

@@ -1,13 +1,9 @@
 //! `imgbuild validate` tells what a kernel is fit for, and fails where that was demanded and is not so.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::forge::{self, Forged, Item, elf, gzip};
+use crate::support::registry::{Door, Registry};
+use crate::support::{Place, real, sha256};
 use imgbuild::inspect::roles;
-use support::forge::{self, Forged, Item, elf, gzip};
-use support::registry::{Door, Registry};
-use support::{Place, real, sha256};
 
 /// The top of a configuration as kconfig writes it.
 const HEADING: &str =

@@ -1,19 +1,15 @@
 //! Signatures by keys: ours, which cosign reads, and cosign's, which we read. scripts/readers brings both cosigns.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::docker::{self, Docker};
+use crate::support::images;
+use crate::support::layout::Layout;
+use crate::support::registry::{Door, Registry};
+use crate::support::signing::{self, PASSWORD, run_cosign};
+use crate::support::{Outcome, Place};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use imgbuild::sign::{Key, simple};
 use serde_json::json;
-use support::docker::{self, Docker};
-use support::images;
-use support::layout::Layout;
-use support::registry::{Door, Registry};
-use support::signing::{self, PASSWORD, run_cosign};
-use support::{Outcome, Place};
 
 const NAME: &str = "kernel-bin:5.10.1";
 const REPOSITORY: &str = "org/kernel-bin";

@@ -1,16 +1,14 @@
 //! `imgbuild spec`: documents for Flintlock, CAPMVM and hammertime, of images that lie where hosts would pull them from.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 
+use crate::support::forge::{self, Forged};
+use crate::support::machine::{
+    KERNEL, KEY, MODULES, ROOT, images, metadata, offered, offline, pushed, root, spec,
+};
+use crate::support::{Outcome, consumers};
 use fs_err as fs;
 use serde_json::{Value, json};
-use support::forge::{self, Forged};
-use support::machine::{KERNEL, KEY, MODULES, ROOT, images, metadata, offered, offline, pushed, root, spec};
-use support::{Outcome, consumers};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -139,7 +137,7 @@ fn what_hosts_pull_is_asked_for_and_looked_at() {
     let words = "--format hammertime --digest";
     let outcome = spec(&place, &format!("out {words}")).run().succeeds();
     let json = outcome.says(format!("`{host}` is this machine")).does_not_say("nobody asked").json();
-    let layout = support::layout::Layout::at(place.path("out"));
+    let layout = crate::support::layout::Layout::at(place.path("out"));
     let by_digest = |name: &str| format!("{host}/org/{name}@{}", layout.images()[name]);
     assert_eq!(json["kernel"]["image"], by_digest(KERNEL));
     assert_eq!(json["additional_volumes"][0]["source"]["container_source"], by_digest(MODULES));
@@ -191,7 +189,7 @@ fn an_image_that_is_not_pushed_or_another_is_told() {
     fs::remove_dir_all(place.path("out")).unwrap();
     forge::write(&place.path("out"), &newer);
     let outcome = spec(&place, "out --format hammertime --digest").run().succeeds();
-    let layout = support::layout::Layout::at(place.path("out"));
+    let layout = crate::support::layout::Layout::at(place.path("out"));
     let outcome = outcome
         .says(format!("`{host}/org/{KERNEL}` is another image than the layout has"))
         .does_not_print(&layout.images()[KERNEL]);

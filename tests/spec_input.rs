@@ -1,10 +1,8 @@
 //! `imgbuild spec` on what consumers would refuse: told before they do, with the thing, the place and the way out.
 
-mod support;
-
-use support::Outcome;
-use support::forge::{self, Forged, Item};
-use support::machine::{KERNEL, MODULES, ROOT, images, offered, offline, place_of, root, spec};
+use crate::support::Outcome;
+use crate::support::forge::{self, Forged, Item};
+use crate::support::machine::{KERNEL, MODULES, ROOT, images, offered, offline, place_of, root, spec};
 
 #[test]
 fn references_without_a_host_are_refused() {

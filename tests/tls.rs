@@ -1,19 +1,15 @@
 //! Registries that speak TLS with a certificate of the user's own CA, and registries behind a proxy.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use support::docker::{Docker, Door};
-use support::images;
-use support::registry::{self, PASSWORD, Registry};
-use support::{Imgbuild, Place, tool};
+use crate::support::docker::{Docker, Door};
+use crate::support::images;
+use crate::support::registry::{self, PASSWORD, Registry};
+use crate::support::{Imgbuild, Place, tool};
 
 const NAME: &str = "kernel-bin:5.10.1";
 
@@ -64,7 +60,7 @@ fn a_registry_with_a_certificate_of_the_users_own_ca_is_pushed_to_and_pulled_fro
     let reference = format!("{}/org/{NAME}", docker.host);
     push(&place, &docker).env("SSL_CERT_FILE", &authority).run().succeeds();
     place.imgbuild("pull").arg(reference).arg("in").env("SSL_CERT_FILE", &authority).run().succeeds();
-    let blobs = |dir| support::layout::Layout::at(place.path(dir)).blobs();
+    let blobs = |dir| crate::support::layout::Layout::at(place.path(dir)).blobs();
     assert_eq!(blobs("in"), blobs("out"));
 }
 

@@ -1,12 +1,10 @@
 //! `imgbuild tree`: root trees out of a signed archive, held to the packages that the lock pins.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
+use crate::support::archive::Archive;
+use crate::support::{Outcome, Place, host, tool};
 use fs_err as fs;
-use support::archive::Archive;
-use support::{Outcome, Place, host, tool};
 
 const LOCK: &str = "recipes/imgbuild.lock";
 

@@ -1,15 +1,11 @@
 //! `imgbuild validate`: every kind of damage is found, all of it at once, and what is sound passes.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
+use crate::support::forge::{self, Forged, Item, elf, image};
+use crate::support::registry::{Door, Registry};
+use crate::support::source::Source;
+use crate::support::{Outcome, Place, names};
 use fs_err as fs;
 use serde_json::Value;
-use support::forge::{self, Forged, Item, elf, image};
-use support::registry::{Door, Registry};
-use support::source::Source;
-use support::{Outcome, Place, names};
 use tar::EntryType;
 
 /// What validating a layout of these images comes to.

@@ -1,21 +1,17 @@
 //! `imgbuild verify`: what is claimed of an image held against keys, layers, a build of one's own, and other rebuilders.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt;
 
+use crate::support::docker::{self, Docker};
+use crate::support::layout::Layout;
+use crate::support::registry::{Door, Fault, Registry};
+use crate::support::source::Source;
+use crate::support::{Imgbuild, Outcome, Place, signing};
 use imgbuild::sign::bundle::{self, BUNDLE, PREDICATE};
 use imgbuild::sign::dsse::Envelope;
 use imgbuild::sign::statement::{self, STATEMENT};
 use imgbuild::sign::{Key, Public};
 use serde_json::{Value, json};
-use support::docker::{self, Docker};
-use support::layout::Layout;
-use support::registry::{Door, Fault, Registry};
-use support::source::Source;
-use support::{Imgbuild, Outcome, Place, signing};
 
 const NAME: &str = "kernel-bin:5.10.1";
 const REPOSITORY: &str = "org/kernel-bin";
@@ -74,7 +70,7 @@ fn plant(registry: &Registry, subject: &str, artifact_type: &str, bytes: &[u8], 
         "artifactType": artifact_type, "config": config, "layers": [layer], "annotations": annotations,
         "subject": { "mediaType": "x", "digest": subject, "size": 1 },
     });
-    let digest = format!("sha256:{}", support::sha256(manifest.to_string().as_bytes()));
+    let digest = format!("sha256:{}", crate::support::sha256(manifest.to_string().as_bytes()));
     registry.put_manifest(REPOSITORY, &digest, &manifest);
 }
 

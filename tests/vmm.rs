@@ -1,14 +1,12 @@
 //! `imgbuild boot` under Firecracker and Cloud Hypervisor. Where they and a KVM that runs guests are not at hand, programs of
 //! their names stand in: they note how they were started, say on the console what a guest would, and wait to be ended.
 
-mod support;
-
 use std::io::Read;
 
+use crate::support::monitors::{DEV, Host, NO_DISK, SMALL, SYSTEM};
+use crate::support::registry::{Door, Registry};
+use crate::support::{Outcome, Place, host, real};
 use serde_json::Value;
-use support::monitors::{DEV, Host, NO_DISK, SMALL, SYSTEM};
-use support::registry::{Door, Registry};
-use support::{Outcome, Place, host, real};
 
 #[test]
 fn firecracker_boots_a_kernel_from_a_configuration_file_without_a_network() {
@@ -159,7 +157,7 @@ fn where_a_monitor_fails_that_nobody_named_qemu_goes_on() {
 #[test]
 fn what_a_monitor_cannot_do_is_refused_with_another_way() {
     let host = Host::new(SMALL);
-    let other = if support::host() == "arm64" { "x86_64" } else { "arm64" };
+    let other = if crate::support::host() == "arm64" { "x86_64" } else { "arm64" };
     let both = host.place.imgbuild("kernel 5.10.1 --output both --arch").arg(other).run();
     both.succeeds();
     host.boot("both --vmm firecracker --arch")

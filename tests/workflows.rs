@@ -1,20 +1,16 @@
 //! The workflows, run as GitHub runs them: every `run:` of theirs, in the order of the jobs, with a registry on loopback.
 
-#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test does")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::support::Place;
+use crate::support::pinned::{bare, give_tree, tree_tags};
+use crate::support::registry::{Door, PASSWORD, Registry, USER};
+use crate::support::source::RECIPE;
 use fs_err as fs;
 use serde_json::{Value, json};
-use support::Place;
-use support::pinned::{bare, give_tree, tree_tags};
-use support::registry::{Door, PASSWORD, Registry, USER};
-use support::source::RECIPE;
 
 /// A step that runs something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,7 +246,7 @@ fn a_pull_request_is_told_what_it_moves_and_why() {
     fs::create_dir_all(&base).unwrap();
     for room in ["recipes", "kconfigs"] {
         let (from, to) = (checkout.place.path(room), base.as_os_str());
-        support::tool("cp", &["-r".as_ref(), from.as_os_str(), to]);
+        crate::support::tool("cp", &["-r".as_ref(), from.as_os_str(), to]);
     }
     let summary = checkout.place.path("summary");
     checkout.env.insert("IMGBUILD".into(), env!("CARGO_BIN_EXE_imgbuild").into());

@@ -1,7 +1,5 @@
 //! What the tests share: a user's place with a private home and store, the command run in it, and the fakes.
 
-#![allow(dead_code, reason = "which helpers are used differs from test file to test file")]
-
 pub(crate) mod archive;
 pub(crate) mod attested;
 pub(crate) mod consumers;
@@ -9,6 +7,7 @@ pub(crate) mod containerd;
 pub(crate) mod docker;
 pub(crate) mod forge;
 pub(crate) mod images;
+pub(crate) mod keys;
 pub(crate) mod layout;
 pub(crate) mod machine;
 pub(crate) mod mirror;

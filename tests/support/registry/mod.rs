@@ -90,6 +90,8 @@ struct State {
     blobs: BTreeMap<(String, String), Vec<u8>>,
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     uploads: BTreeMap<String, Vec<u8>>,
+    /// How many uploads were ever begun: no two have one name.
+    begun: usize,
     faults: Vec<(String, String, usize, Fault)>,
     requests: Vec<Request>,
     /// Tokens that are good, each with its scopes.

@@ -20,7 +20,8 @@ pub(super) fn upload(
             state.blobs.insert((repository.to_owned(), digest.clone()), bytes);
             return reply(201, format!("Location: /v2/{repository}/blobs/{digest}\r\n"), Vec::new());
         }
-        let id = format!("upload-{}", state.requests.len());
+        state.begun += 1;
+        let id = format!("upload-{}", state.begun);
         state.uploads.insert(id.clone(), Vec::new());
         return reply(202, format!("Location: /v2/{repository}/blobs/uploads/{id}?_state=x\r\n"), Vec::new());
     }
