@@ -1,7 +1,7 @@
 //! The sandbox outlives nobody: whoever kills imgbuild kills all that it started.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use imgbuild::sandbox::Sandbox;
@@ -29,8 +29,7 @@ fn the_one_that_is_killed() {
 #[test]
 fn a_killed_imgbuild_leaves_nobody_behind() {
     let mark = (400_000 + std::process::id()).to_string();
-    let mut child = Command::new(std::env::current_exe().expect("we are a program"))
-        .args(["--exact", "the_one_that_is_killed", "--nocapture"])
+    let mut child = crate::support::test_again("sandbox::the_one_that_is_killed")
         .env(MARK, &mark)
         .stdout(Stdio::piped())
         .spawn()

@@ -139,6 +139,13 @@ impl Place {
     }
 }
 
+/// One test of this program, in a process of its own.
+pub(crate) fn test_again(name: &str) -> Command {
+    let mut this = Command::new(std::env::current_exe().expect("we are a program"));
+    this.args(["--exact", name, "--nocapture"]);
+    this
+}
+
 /// The store that holds real kernels: `$IMGBUILD_TEST_STORE`, else `target/test-store`.
 pub(crate) fn shared_store() -> PathBuf {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-store");
