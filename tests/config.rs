@@ -7,7 +7,7 @@ use imgbuild::inspect::roles::{self, Subject, judge};
 use imgbuild::kernel::kconfig::Config;
 
 /// What every node's kernel is for.
-const NODES: &[&str] = &["qemu-microvm", "flintlock", "systemd", "kubeadm", "cilium", "ipvs"];
+const NODES: &[&str] = &["qemu-microvm", "flintlock", "systemd", "kubeadm", "workloads", "cilium", "ipvs"];
 /// Firecracker, with ACPI and without.
 const FIRECRACKERS: &[&str] = &["firecracker", "firecracker-no-acpi"];
 

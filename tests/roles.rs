@@ -51,8 +51,8 @@ fn a_real_kernel_is_told_what_it_is_fit_for_in_a_line_each() {
     let needs = "  firecracker          not fit: needs CONFIG_ACPI (off), CONFIG_PCI (off)\n";
     outcome
         .prints(needs)
-        .prints("  firecracker-no-acpi  fit; 8 optional missing: VIRTIO_NET, ")
-        .prints("  qemu-microvm         fit; 1 optional missing: VIRTIO_NET\n")
+        .prints("  firecracker-no-acpi  fit; late: HW_RANDOM_VIRTIO; 11 optional missing: VIRTIO_NET, ")
+        .prints("  qemu-microvm         fit; late: HW_RANDOM_VIRTIO; 1 optional missing: VIRTIO_NET\n")
         .prints("  kubeadm              not fit: needs CONFIG_NAMESPACES (off), ")
         .does_not_print("no modules image");
     place.imgbuild("validate out --role qemu-microvm --arch arm64").run().succeeds();
@@ -70,7 +70,7 @@ fn what_is_late_and_what_is_not_in_the_modules_image_is_told() {
     let outcome = alone.imgbuild("validate out --role ipvs,flintlock").run().succeeds();
     outcome
         .prints("  no modules image beside it: each =m is taken to be there; --modules names one\n")
-        .prints("  flintlock            fit; late: VIRTIO_NET, PACKET, INET\n")
+        .prints("  flintlock            fit; late: VIRTIO_NET, PACKET, INET, BLK_DEV_INITRD and 3 more\n")
         .prints("  ipvs                 fit\n");
     let outcome = alone.imgbuild("validate out -v").run().succeeds();
     outcome.prints("    late     CONFIG_PACKET (=m): metadata over the network, by which ");

@@ -194,8 +194,8 @@ pub fn judge(role: &'static Role, subject: &Subject<'_>) -> Fitness {
             let state = choice.iter().map(|symbol| state(symbol, subject)).min().unwrap_or(State::Off);
             let lacks = match (list.level, state) {
                 (_, State::BuiltIn) | (Level::Required | Level::Optional, State::Module) => continue,
-                (Level::Early, State::Module) => &mut fitness.late,
-                (Level::Optional, _) => &mut fitness.optional,
+                (Level::Early | Level::OptionalEarly, State::Module) => &mut fitness.late,
+                (Level::Optional | Level::OptionalEarly, _) => &mut fitness.optional,
                 (_, _) => &mut fitness.needs,
             };
             // Two lists may want the same.

@@ -24,6 +24,8 @@ pub enum Level {
     Required,
     /// Not at all.
     Optional,
+    /// Not at all, and of use only before the modules volume is mounted: a module comes late.
+    OptionalEarly,
 }
 
 impl Level {
@@ -34,6 +36,7 @@ impl Level {
             Self::Early => "early",
             Self::Required => "required",
             Self::Optional => "optional",
+            Self::OptionalEarly => "optional-early",
         }
     }
 }
