@@ -11,7 +11,8 @@ lint:
 
 # The tests that compile no kernel: seconds
 quick:
-    cargo test --lib --test recipe --test fetch --test build --test interrupt --test push --test pull --test append --test credentials
+    cargo test --lib
+    cargo test --test tests -- recipe:: fetch:: build:: interrupt:: push:: pull:: append:: credentials::
 
 # Everything CI runs
 test:
