@@ -125,6 +125,18 @@ fn the_records_built_into_the_program_cannot_be_written() {
     outcome.says("built into this imgbuild").says("--catalogue").does_not_say("fetch");
 }
 
+#[test]
+fn the_readme_shows_recorded_digests() {
+    let read = |path| fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (readme, recorded) = (read("README.md"), read(RECORDED));
+    let shown = readme.lines().filter(|line| line.ends_with("as recorded"));
+    let digests: Vec<&str> = shown.filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert!(!digests.is_empty());
+    for digest in digests {
+        assert!(recorded.contains(&format!("digest = \"{digest}\"")), "README.md shows {digest}");
+    }
+}
+
 /// Nobody moves a digest by accident: whoever means to runs the command below and says so in CHANGELOG.md.
 #[test]
 fn tiny_has_the_recorded_digests() {
