@@ -1,6 +1,8 @@
 //! `imgbuild config` on the real source of 5.10.262: the shipped flavours are complete, and what cannot be had is
 //! told apart.
 
+use std::path::Path;
+
 use crate::support::{Place, real};
 use imgbuild::arch::Arch;
 use imgbuild::inspect::roles::{self, Subject, judge};
@@ -74,6 +76,18 @@ fn cloud_hypervisor_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
 #[test]
 fn tracing_comes_out_as_asked_and_gives_a_reason_for_each_absence() {
     is_complete("tracing", &[FIRECRACKERS, NODES].concat());
+}
+
+/// scripts/bench compares the flavour with it: a reference that lacks what a role asks for would flatter nobody.
+#[test]
+fn the_reference_of_the_bench_satisfies_the_same_roles_in_full() {
+    let _alone = real::alone();
+    let place = Place::with_shared_store();
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/smallest/complete.toml");
+    let run = place.imgbuild("config 5.10.262 --arch x86_64 --output configs").option("--recipe", recipe);
+    run.run().succeeds().prints("every symbol as asked, ");
+    let config = fs_err::read_to_string(place.path("configs/config-5.10.262-x86_64")).unwrap();
+    is_fit("complete", Arch::X86_64, &config, &[FIRECRACKERS, NODES].concat());
 }
 
 #[test]

@@ -83,6 +83,15 @@ fn what_is_wanted_depends_on_architecture_and_version() {
     assert_eq!(case.line(), "fit");
     case.version = "4.19.215";
     assert_eq!(case.line(), "not fit: needs CONFIG_NF_NAT_IPV4 (off)");
+    let mut case = Case::new("kubeadm", all_on("kubeadm", "y").replace("CONFIG_NFT_COUNTER=y", ""));
+    assert_eq!(case.line(), "fit; 1 optional missing: NFT_COUNTER");
+    case.version = "6.1.176";
+    assert_eq!(case.line(), "fit");
+    let case = Case::new(
+        "qemu-microvm",
+        all_on("qemu-microvm", "y").replace("HW_RANDOM_VIRTIO=y", "HW_RANDOM_VIRTIO=m"),
+    );
+    assert_eq!(case.line(), "fit; late: HW_RANDOM_VIRTIO");
 }
 
 #[test]
