@@ -5,11 +5,15 @@ use std::io::Write;
 use imgbuild::oci::layer::{self, Entry, Packing};
 use imgbuild::step::Watch;
 
-/// The most memory that this process has had, in bytes.
+/// The most memory that this process has had of its own, in bytes: without the pages of the test program itself, of which
+/// there are more or fewer from run to run.
 fn peak() -> u64 {
     let status = fs_err::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    let figure = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    };
+    figure("VmHWM:") - figure("RssFile:")
 }
 
 /// Packs the same 70 MiB twice.
@@ -31,7 +35,8 @@ fn pack(compression: &str) {
         assert!(packed.size > 70 << 20, "{packed:?}");
     }
     let peak = peak();
-    assert!(peak < 64 << 20, "{compression}: {peak}");
+    // The rest of the 64 MiB is for the program.
+    assert!(peak < 56 << 20, "{compression}: {peak}");
 }
 
 #[test]
